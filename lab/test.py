@@ -1,0 +1,349 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Run the tests of lab/tests.d in the machines that they need.
+
+Each machine is booted once. A line of a list is
+
+    NAME  MACHINES  SECONDS  KIND  ARGUMENT
+
+MACHINES is a comma-separated list; the test runs in each of them. KIND says
+what the argument is and what counts as one test:
+
+    kselftest  a kselftest program; each test that it reports is NAME.test
+    kunit      a KUnit suite that is built in; each case is NAME.case
+    liburing   a program of liburing's test folder; its exit status decides
+    command    a shell command, run in the repo; its exit status decides
+
+Exit status 77 (or 4, kselftest's) is a skip; with CI=true a skip is a failure.
+"""
+
+import argparse
+import fnmatch
+import os
+import re
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+
+import machine as lab
+
+LISTS = lab.ROOT / "lab" / "tests.d"
+BAD_LIST = lab.ROOT / "lab" / "selftest" / "machine.list"
+KINDS = ("kselftest", "kunit", "liburing", "command")
+VERDICT = re.compile(r"^(not )?ok \d+ ?(?:- )?([^#]*?)\s*(?:#\s*(.*))?$")
+SKIP_STATUS = (4, 77)
+KUNIT = "/sys/kernel/debug/kunit"
+
+
+def read_lists(paths):
+    entries = []
+    for path in paths:
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            line = line.strip()
+            if not line or line.startswith("#"):
+                continue
+            where = f"{path.relative_to(lab.ROOT)}:{number}"
+            fields = line.split(None, 4)
+            if len(fields) != 5 or fields[3] not in KINDS or not fields[2].isdigit():
+                raise lab.Failed(f"{where}: want NAME MACHINES SECONDS KIND ARGUMENT")
+            name, machines, limit, kind, argument = fields
+            for wanted in machines.split(","):
+                if wanted not in lab.MACHINES:
+                    raise lab.Failed(f"{where}: no machine {wanted}")
+                entries.append({"name": name, "machine": wanted, "timeout": int(limit),
+                                "kind": kind, "arg": argument, "cases": None})
+    return entries
+
+
+def matches(name, pattern):
+    """A pattern names a test, or everything below it."""
+    return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, pattern + ".*")
+
+
+def selected(entry, pattern):
+    """Whether the entry, or some of the cases that only it knows, may match."""
+    if not pattern or matches(entry["name"], pattern):
+        return True
+    head, dot, _ = pattern.partition(".")
+    if entry["kind"] in ("kselftest", "kunit") and dot and \
+            fnmatch.fnmatchcase(entry["name"], head):
+        entry["cases"] = pattern
+        return True
+    return False
+
+
+def command_of(entry):
+    """(shell command, folder) of an entry."""
+    arg = entry["arg"]
+    if entry["kind"] == "kunit":
+        run = shlex.quote(f"{KUNIT}/{arg}")
+        return (f"[ -e {run}/run ] || {{ echo no KUnit suite {shlex.quote(arg)} >&2; exit 1; }}; "
+                f"echo run > {run}/run && cat {run}/results", "repo")
+    if entry["kind"] == "liburing":
+        return f"exec {shlex.quote(str(lab.BUILD / 'liburing' / 'test' / arg))}.t", "scratch"
+    if entry["kind"] == "kselftest":
+        path, *rest = shlex.split(arg)
+        return "exec " + shlex.join([str(lab.ROOT / path)] + rest), "scratch"
+    return arg, "repo"
+
+
+class Results:
+    """Counts, prints and keeps the verdicts."""
+
+    def __init__(self, pattern):
+        self.pattern = pattern
+        self.count = {"ok": 0, "not ok": 0, "skip": 0}
+        self.ktap = []
+        self.reasons = {}
+        self.strict = os.environ.get("CI") == "true"
+
+    def add(self, name, verdict, took, reason="", detail=(), log=None):
+        if verdict == "skip" and self.strict:
+            verdict, reason = "not ok", f"skipped, and nothing of ours may skip: {reason}"
+        self.count[verdict] += 1
+        self.reasons[name] = reason if verdict == "not ok" else ""
+        line = f"  {verdict:<7} {name:<48} {took:6.1f}s"
+        if reason:
+            line += f"  {reason}"
+        lab.say(line)
+        if verdict == "not ok":
+            for text in list(detail)[:lab.SPLAT_LINES]:
+                lab.say("            " + text)
+            if log:
+                lab.say(f"            log: {log.relative_to(lab.ROOT)}")
+        number = len(self.ktap) + 1
+        tail = f" # SKIP {reason}" if verdict == "skip" else f" # {reason}" if reason else ""
+        word = "not ok" if verdict == "not ok" else "ok"
+        self.ktap.append(f"{word} {number} {name}{tail}")
+
+    def write_ktap(self, path):
+        head = ["KTAP version 1", f"1..{len(self.ktap)}"]
+        path.write_text("\n".join(head + self.ktap) + "\n")
+        self.ktap = []
+
+
+class Reader:
+    """What an entry says while it runs, turned into verdicts as they come."""
+
+    def __init__(self, entry, results, log):
+        self.entry = entry
+        self.results = results
+        self.path = log
+        self.file = open(log, "w", encoding="utf-8")
+        self.partial = ""
+        self.kernel = ""
+        self.recent = []
+        self.cases = 0
+        self.failed = 0
+        self.planned = None
+        self.since = time.monotonic()
+
+    def sink(self, kind, data):
+        text = data.decode(errors="replace")
+        self.file.write(text)
+        self.file.flush()
+        if kind == "log":
+            self.kernel += text
+            return
+        *lines, self.partial = (self.partial + text).split("\n")
+        for line in lines:
+            self.line(line)
+
+    def line(self, line):
+        self.recent.append(line)
+        if self.entry["kind"] not in ("kselftest", "kunit"):
+            return
+        # KUnit's cases stand one level in; their parameters, deeper, are not counted
+        indent = 4 if self.entry["kind"] == "kunit" else 0
+        if len(line) - len(line.lstrip(" ")) != indent:
+            return
+        plan = re.match(r"^1\.\.(\d+)", line[indent:])
+        if plan:
+            self.planned = int(plan[1])
+            self.recent = []
+        found = VERDICT.match(line[indent:])
+        if found:
+            self.verdict(found)
+
+    def verdict(self, found):
+        took = time.monotonic() - self.since
+        name = f"{self.entry['name']}.{found[2]}"
+        comment = found[3] or ""
+        reason, verdict, detail = "", "ok", self.recent[:-1]
+        complaint = lab.splat(self.kernel)
+        if found[1]:
+            verdict, reason = "not ok", "failed"
+        elif comment.upper().startswith("SKIP"):
+            verdict, reason = "skip", comment[4:].strip() or "no reason given"
+        if complaint:
+            verdict, reason, detail = "not ok", "kernel report", complaint
+        self.cases += 1
+        self.failed += verdict == "not ok"
+        if not self.entry["cases"] or matches(name, self.entry["cases"]):
+            self.results.add(name, verdict, took, reason, detail, self.path)
+        self.kernel, self.recent, self.since = "", [], time.monotonic()
+
+    def finish(self, end, took, status, died=None):
+        """The verdict on the entry itself."""
+        if self.partial:
+            self.line(self.partial)
+        self.file.close()
+        complaint = lab.splat(self.kernel)
+        reason, detail = "", self.recent[-lab.SPLAT_LINES:]
+        if died:
+            reason, detail = f"died: {died[0]}", died[1]
+        elif complaint:
+            reason, detail = "kernel report", complaint
+        elif end == "timeout":
+            reason = f"timeout after {self.entry['timeout']} s"
+        elif end == "stuck":
+            reason = "stuck: it cannot be killed"
+        elif end == "signal":
+            reason = f"signal {status}"
+        nested = self.entry["kind"] in ("kselftest", "kunit")
+        if nested and not reason:
+            if status in SKIP_STATUS and not self.cases:
+                self.results.add(self.entry["name"], "skip", took, " ".join(self.recent[-1:]))
+                return
+            if self.cases != (self.planned or 0) or not self.cases:
+                reason = f"{self.cases} of {self.planned or 0} tests reported, status {status}"
+            elif status and not self.failed:
+                reason = f"exit status {status}"
+            else:
+                return
+        if not nested and not reason and status in SKIP_STATUS:
+            self.results.add(self.entry["name"], "skip", took,
+                             self.recent[-1] if self.recent else "no reason given")
+            return
+        if not reason and status:
+            reason = f"exit status {status}"
+        self.results.add(self.entry["name"], "not ok" if reason else "ok", took, reason,
+                         detail, self.path)
+
+
+def run_entry(guest, entry, results, folder):
+    """Returns whether the machine can go on."""
+    log = folder / (entry["name"] + ".log")
+    reader = Reader(entry, results, log)
+    command, where = command_of(entry)
+    begin = time.monotonic()
+    try:
+        end, took, status = guest.job(command, entry["timeout"], where, reader.sink)
+    except lab.Died as err:
+        guest.stop()
+        text = guest.console_text()
+        detail = lab.splat(text[guest.boot_length:]) or text.splitlines()[-lab.SPLAT_LINES:]
+        reader.finish("died", time.monotonic() - begin, 1, (str(err), detail))
+        return False
+    reader.finish(end, took, status)
+    return end != "stuck"
+
+
+def check_leaks(guest, results, folder):
+    begin = time.monotonic()
+    text = guest.leaks()
+    log = folder / "kmemleak.log"
+    log.write_text(text)
+    found = lab.splat(text)
+    results.add(f"{guest.machine}.kmemleak", "not ok" if found else "ok",
+                time.monotonic() - begin, "leaks" if found else "", found or (), log)
+
+
+def run_machine(name, entries, results):
+    folder = lab.LOG / "test" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    left = list(entries)
+    begin = time.monotonic()
+    boots = 0
+    while left:
+        boots += 1
+        try:
+            with lab.booted(name, lab.default_options()) as guest:
+                lab.say(f"  BOOT    {name}, in {guest.boot_seconds:.1f}s")
+                found = lab.splat(guest.boot_log)
+                if found:
+                    results.add(f"{name}.boot", "not ok", guest.boot_seconds, "kernel report", found)
+                alive = True
+                while left and alive:
+                    alive = run_entry(guest, left.pop(0), results, folder)
+                if alive and lab.MACHINES[name]["debug"]:
+                    check_leaks(guest, results, folder)
+        except lab.Died as err:
+            text = (lab.LOG / f"{name}.console.log").read_text(errors="replace")
+            results.add(f"{name}.boot", "not ok", time.monotonic() - begin, str(err),
+                        lab.splat(text) or text.splitlines()[-lab.SPLAT_LINES:],
+                        lab.LOG / f"{name}.console.log")
+            break
+    results.write_ktap(lab.LOG / f"{name}.ktap")
+    again = f", {boots} boots" if boots > 1 else ""
+    lab.say(f"  RESULT  {name}: {lab.seconds(time.monotonic() - begin)}{again}")
+
+
+def run_all(entries, results):
+    for name in lab.MACHINES:
+        mine = [entry for entry in entries if entry["machine"] == name]
+        if mine:
+            run_machine(name, mine, results)
+
+
+def check_selftest(entries, results):
+    """Every known-bad test must have failed, and for the reason that its name says."""
+    wrong = [f"{entry['name']}: {results.reasons.get(entry['name']) or 'passed'}"
+             for entry in entries
+             if not results.reasons.get(entry["name"], "").startswith(entry["name"].split(".")[0])]
+    for text in wrong:
+        lab.say(f"  the runner did not notice: {text}")
+    lab.say(f"{len(entries) - len(wrong)} of {len(entries)} known-bad tests noticed")
+    return 1 if wrong or not entries else 0
+
+
+def build_for(entries):
+    for name in lab.MACHINES:
+        if any(entry["machine"] == name for entry in entries):
+            lab.build(name)
+    lab.build_init()
+    if any(entry["kind"] == "kselftest" for entry in entries):
+        lab.build_selftests()
+    names = sorted({entry["arg"] for entry in entries if entry["kind"] == "liburing"})
+    if names:
+        lab.build_liburing(names)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pattern", nargs="?", help="a glob over test names")
+    parser.add_argument("--machine", action="append", choices=lab.MACHINES,
+                        help="only these machines")
+    parser.add_argument("--no-build", action="store_true", help="take what is built")
+    parser.add_argument("--selftest", action="store_true",
+                        help="known-bad tests: the runner must notice each")
+    options = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lab.on_signal)
+    try:
+        paths = [BAD_LIST] if options.selftest else sorted(LISTS.glob("*.list"))
+        entries = [entry for entry in read_lists(paths) if selected(entry, options.pattern)
+                   and (not options.machine or entry["machine"] in options.machine)]
+        if not entries:
+            raise lab.Failed(f"no test matches {options.pattern or 'at all'}")
+        if not options.no_build:
+            build_for(entries)
+        results = Results(options.pattern)
+        run_all(entries, results)
+    except lab.Failed as err:
+        print(f"lab: {err}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    if options.selftest:
+        return check_selftest(entries, results)
+    count = results.count
+    lab.say(f"{count['ok']} passed, {count['not ok']} failed, {count['skip']} skipped")
+    return 1 if count["not ok"] or not sum(count.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
