@@ -34,7 +34,7 @@ NOBODY = "uring-offload <uring-offload@localhost>"
 EPOCH = 1767225600
 
 # At the root of the repo these are the project's own; every other path is a kernel path.
-OURS = r"(patches|liburing|fio|lab|docs|\.ci)/|Makefile$|README\.md$|\.gitignore$|COPYING|LICENSE"
+OURS = r"(patches|liburing|fio|lab|docs|build|\.ci)/|Makefile$|README\.md$|\.gitignore$|COPYING|LICENSE"
 
 SPDX = {"linux": "GPL-2.0", "liburing": "MIT"}
 
@@ -140,6 +140,11 @@ def split_diff(name, diff):
     return [(path, "".join(lines)) for path, lines in sections]
 
 
+def refuse_signoff(name, body):
+    if re.search(r"^Signed-off-by:", body, re.M):
+        raise SeriesError("%s: Signed-off-by is for whoever submits: make series SIGNOFF=1" % name)
+
+
 def parse_patch(name, data):
     lines = data.split("\n")
     headers = {}
@@ -154,6 +159,7 @@ def parse_patch(name, data):
         raise SeriesError("%s: no `---` line after the message" % name)
     end = lines.index("---")
     body = "\n".join(lines[1:end]).strip("\n")
+    refuse_signoff(name, body)
     rest, new = lines[end + 1:], []
     while rest and not rest[0].startswith("diff --git "):
         line = rest.pop(0)
@@ -395,6 +401,7 @@ def split_message(commit, message):
     if bad or not head.strip():
         raise SeriesError("%s: git am would cut this message%s" % (
             commit[:12], " at: " + bad.group(0) if bad else ", it is empty"))
+    refuse_signoff(commit[:12], body)
     return " ".join(head.split()), "\n".join(l.rstrip() for l in body.split("\n"))
 
 
@@ -872,11 +879,93 @@ def verb_adopt(proj, args):
         say("ADOPT", path, "not committed yet: git -C build/%s add, commit" % proj.name)
 
 
+def submitter(proj):
+    """Who the repo's git says is working here, as (name, email)."""
+    found = []
+    for key in ("user.name", "user.email"):
+        got = subprocess.run(["git", "-C", str(proj.repo), "config", key],
+                             stdout=subprocess.PIPE, universal_newlines=True)
+        found.append(got.stdout.strip())
+    if not all(found):
+        say("NOTE", "git has no user.name and user.email", "the mails carry a placeholder")
+        return NOBODY[:-1].split(" <")
+    return found
+
+
+def cover_text(proj):
+    lines = [l for l in read_text(proj.store / "cover").splitlines() if not l.startswith("#")]
+    subject, _, body = "\n".join(lines).strip().partition("\n")
+    if not subject.isascii() or not body.isascii():
+        raise SeriesError("patches/cover: a cover letter carries no charset; use ASCII only")
+    return subject, body.strip()
+
+
+def fill_cover(proj, cover):
+    """Put the text into the letter that git format-patch made."""
+    subject, body = cover_text(proj)
+    record = fetch.read_record(proj.store / "base")
+    body += "\n\nBase: %s %s" % (record["package"], read_state(proj)["version"])
+    letter = read_text(cover)
+    for placeholder, words in (("*** SUBJECT HERE ***", subject), ("*** BLURB HERE ***", body)):
+        if placeholder not in letter:
+            raise SeriesError("git format-patch made a cover letter without %s" % placeholder)
+        letter = letter.replace(placeholder, words)
+    cover.write_bytes(raw(letter))
+
+
+def mail_folder(proj):
+    return proj.tree.parent / ("series" if proj.name == "linux" else "series-" + proj.name)
+
+
+def verb_mbox(proj, args):
+    """The stored series as mails, written in the submitter's name."""
+    lock, base, folder = locked(proj), need_tree(proj), mail_folder(proj)
+    if not load(proj):
+        raise SeriesError("the series of %s is empty" % proj.name)
+    name, email = submitter(proj)
+    head, _ = import_series(proj.tree, proj, base, "refs/lab/mails", "%s <%s>" % (name, email),
+                            int(time.time()) - len(load(proj)))
+    if folder.exists():
+        shutil.rmtree(str(folder))
+    env = {"GIT_COMMITTER_NAME": name, "GIT_COMMITTER_EMAIL": email,
+           "GIT_AUTHOR_NAME": name, "GIT_AUTHOR_EMAIL": email}
+    argv = ["format-patch", "-q", "-o", str(folder), "--cover-letter", "--base=" + base]
+    git(proj.tree, *argv, *(["--signoff"] if args.signoff else []), base + ".." + head, env=env)
+    fill_cover(proj, folder / "0000-cover-letter.patch")
+    say("SERIES", "%s/" % folder.relative_to(proj.repo), "%d mails" % len(list(folder.iterdir())))
+    verify_mails(proj, base, head, folder)
+    del lock
+
+
+def verify_mails(proj, base, head, folder):
+    """git am takes the mails on the bare base and gives the very tree that the series gives."""
+    start = time.time()
+    with tempfile.TemporaryDirectory(dir=str(proj.tree.parent), prefix="am-") as tmp:
+        # A clone that borrows the objects and checks out no more than the mails touch.
+        git(proj.tree.parent, "clone", "-q", "-s", "-n", str(proj.tree), tmp)
+        touched = git(proj.tree, "diff", "--name-only", "-z", "--no-renames", base, head)
+        git(tmp, "sparse-checkout", "set", "--no-cone", "--stdin",
+            data="".join("/%s\n" % path for path in touched.split("\0") if path))
+        git(tmp, "checkout", "-q", "--detach", base)
+        name, email = NOBODY[:-1].split(" <")
+        mails = sorted(str(p) for p in folder.glob("*.patch"))[1:]
+        code, out, err = git_run(tmp, "-c", "user.name=" + name, "-c", "user.email=" + email,
+                                 "am", "--keep-non-patch", *mails)
+        if code:
+            raise SeriesError("git am does not take the mails:\n%s%s" % (out, err))
+        if git(tmp, "rev-parse", "HEAD^{tree}") != git(proj.tree, "rev-parse", head + "^{tree}"):
+            raise SeriesError("git am takes the mails, yet the tree differs:\n%s" % git(
+                tmp, "diff", "--stat", head, "HEAD"))
+    say("OK", "git am of %d mails on the base" % len(mails),
+        "same tree  %.1fs" % (time.time() - start))
+
+
 VERBS = {
     "tree": (verb_tree, "assemble base and series in build/PROJECT; never loses work"),
     "export": (verb_export, "write the tree's commits back to the repo"),
     "roundtrip": (verb_roundtrip, "gate: export(import(repo)) is the repo"),
     "drift": (verb_drift, "name edited files that differ in the base in use"),
+    "mbox": (verb_mbox, "write the mail series, and prove that git am takes it"),
     "stat": (verb_stat, "lines changed per file of the base"),
     "adopt": (verb_adopt, "copy new files from the repo into the tree"),
 }
@@ -890,6 +979,7 @@ def main():
     parser.add_argument("verb", choices=sorted(VERBS), metavar="verb")
     parser.add_argument("paths", nargs="*", help="files, for adopt")
     parser.add_argument("--force", action="store_true", help="tree, export: see their messages")
+    parser.add_argument("--signoff", action="store_true", help="mbox: add your Signed-off-by")
     parser.add_argument("--repo", default=fetch.ROOT, help=argparse.SUPPRESS)
     args = parser.parse_args()
     try:

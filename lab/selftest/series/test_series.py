@@ -311,6 +311,34 @@ def test_new_base(tmp):
     expect(sh(tree, "git", "rev-parse", "HEAD") == head, "a failed import moves nothing")
 
 
+def test_mails(tmp):
+    repo, _ = three_commits(tmp)
+    (repo / "patches" / "cover").write_text("# comment\ntiny: all of it\n\nThe blurb.\n")
+    sh(repo, "git", "config", "user.name", "Sub Mitter")
+    sh(repo, "git", "config", "user.email", "sub@mitter.invalid")
+    expect("same tree" in series(repo, "mbox"), "git am was tried")
+    folder = repo / "build" / "series"
+    names = sorted(p.name for p in folder.iterdir())
+    expect(names[1] == "0001-tiny-add-new.c.patch" and len(names) == 4, str(names))
+    cover = (folder / names[0]).read_text()
+    expect("Subject: [PATCH 0/3] tiny: all of it\n" in cover and "The blurb." in cover, cover)
+    mail = (folder / names[1]).read_text()
+    expect("From: Sub Mitter <sub@mitter.invalid>\n" in mail and "\nindex " in mail, mail)
+    expect("Signed-off-by" not in mail, "nobody signs off unasked")
+    series(repo, "mbox", "--signoff")
+    expect("\nSigned-off-by: Sub Mitter <sub@mitter.invalid>\n" in
+           (folder / names[1]).read_text(), "whoever asks signs off")
+
+
+def test_stored_signoff_refused(tmp):
+    repo, tree = three_commits(tmp)
+    sh(tree, "git", "commit", "-q", "--amend", "-s", "--no-edit")
+    series(repo, "export", fail="Signed-off-by is for whoever submits")
+    replace(repo / "patches" / "tiny-add-new.c.patch", "Link: somewhere",
+            "Signed-off-by: Some Body <some@body.invalid>")
+    series(repo, "roundtrip", fail="Signed-off-by is for whoever submits")
+
+
 def main():
     tests = [(n, f) for n, f in sorted(globals().items()) if n.startswith("test_")]
     print("KTAP version 1\n1..%d" % len(tests))
