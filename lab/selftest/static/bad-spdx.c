@@ -1,0 +1,2 @@
+/* A file without the line that names its licence. */
+int nothing;
