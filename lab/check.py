@@ -347,8 +347,8 @@ def gate_kerneldoc():
     return kerneldoc_of(added) if added else [], count(added, "new file")
 
 
-def htmldocs_of(tree, pages, output):
-    """Warnings of the pages' folders that name one of the pages or a source they quote."""
+def htmldocs_of(tree, pages, mine, output):
+    """Warnings that name one of `mine`, from making the folders that hold the pages."""
     folders = sorted({str(Path(p).parent.relative_to("Documentation")) for p in pages})
     shutil.rmtree(str(output / "Documentation" / "output"), ignore_errors=True)
     output.mkdir(parents=True, exist_ok=True)
@@ -356,11 +356,11 @@ def htmldocs_of(tree, pages, output):
                      "PYTHON3=/usr/bin/python3", "SPHINXBUILD=/usr/bin/sphinx-build",
                      "htmldocs"], tree)
     findings = [line.replace(str(tree) + "/", "") for line in out.splitlines()
-                if re.search(r"(WARNING|ERROR|warning|error|CRITICAL|SEVERE):", line)]
-    for page in pages:
-        html = Path(page).relative_to("Documentation").with_suffix(".html")
-        if not any((output / "Documentation" / "output").glob("**/" + html.name)):
-            findings.append("%s: no page was made of it" % page)
+                if re.search(r"\b(warning|error|critical|severe)\b", line, re.I)
+                and any(path in line for path in mine)]
+    made = {path.name for path in (output / "Documentation" / "output").glob("**/*.html")}
+    findings += ["%s: no page was made of it" % page for page in pages
+                 if Path(page).with_suffix(".html").name not in made]
     if code and not findings:
         findings = out.splitlines()[-10:]
     return findings
@@ -371,21 +371,21 @@ def gate_htmldocs():
              if p.startswith("Documentation/") and p.endswith(".rst")]
     if not pages:
         return [], "nothing to check"
-    return htmldocs_of(LINUX, pages, WORK / "docs"), count(pages, "page")
+    return htmldocs_of(LINUX, pages, series_files(LINUX), WORK / "docs"), count(pages, "page")
 
 
 def bad_htmldocs():
-    """A tree like build/linux, of links, in which one folder of pages is the known-bad one."""
+    """A tree like build/linux, of links, in which Documentation/io_uring is the known-bad one."""
     tree = WORK / "docs-bad-tree"
     shutil.rmtree(str(tree), ignore_errors=True)
     (tree / "Documentation").mkdir(parents=True)
-    for folder in (".", "Documentation"):
+    for folder, ours in ((".", (".git", "Documentation")), ("Documentation", ("io_uring",))):
         for entry in (LINUX / folder).iterdir():
-            if entry.name not in (".git", "Documentation", "io_uring") or folder == ".":
-                if entry.name not in (".git", "Documentation"):
-                    (tree / folder / entry.name).symlink_to(entry)
+            if entry.name not in ours:
+                (tree / folder / entry.name).symlink_to(entry)
     shutil.copytree(str(BAD / "docs"), str(tree / "Documentation" / "io_uring"))
-    return htmldocs_of(tree, ["Documentation/io_uring/index.rst"], WORK / "docs-bad")
+    page = "Documentation/io_uring/index.rst"
+    return htmldocs_of(tree, [page], [page], WORK / "docs-bad")
 
 
 # Compilers ----------------------------------------------------------------------------------
