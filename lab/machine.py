@@ -36,24 +36,28 @@ INIT = BUILD / "user" / "init"
 JOBS = len(os.sched_getaffinity(0)) + 1
 
 QEMU_CONFIG = ["common.config", "qemu.config"]
+# Tree and folder lie beside each other in both places, so that the compiler is
+# told the same names and ccache builds the unpatched kernel from what it has.
 MACHINES = {
     "um": {
-        "arch": "um", "tree": "linux", "target": "linux", "image": "linux", "debug": True,
+        "arch": "um", "tree": "linux", "folder": "um", "target": "linux", "debug": True,
         "config": ["common.config", "um.config", "debug.config", "series.config",
                    "series-debug.config"],
     },
     "qemu": {
-        "arch": "x86_64", "tree": "linux", "target": "vmlinux", "image": "vmlinux",
-        "debug": False, "config": QEMU_CONFIG + ["series.config"],
+        "arch": "x86_64", "tree": "linux", "folder": "qemu", "target": "vmlinux",
+        "debug": False,
+        "config": QEMU_CONFIG + ["series.config"],
     },
     "qemu-debug": {
-        "arch": "x86_64", "tree": "linux", "target": "vmlinux", "image": "vmlinux",
+        "arch": "x86_64", "tree": "linux", "folder": "qemu-debug", "target": "vmlinux",
         "debug": True,
         "config": QEMU_CONFIG + ["debug.config", "series.config", "series-debug.config"],
     },
     "qemu-base": {
-        "arch": "x86_64", "tree": "linux-base", "target": "vmlinux", "image": "vmlinux",
-        "debug": False, "config": QEMU_CONFIG,
+        "arch": "x86_64", "tree": "base/linux", "folder": "base/qemu", "target": "vmlinux",
+        "debug": False,
+        "config": QEMU_CONFIG,
     },
 }
 
@@ -101,6 +105,8 @@ def build_env():
         "KBUILD_BUILD_HOST": "lab",
         "CCACHE_BASEDIR": str(ROOT),
         "CCACHE_NOHASHDIR": "1",
+        # it holds the folder's name; ccache hands the compiler relative names already
+        "CCACHE_IGNOREOPTIONS": "-fmacro-prefix-map=*",
         "CCACHE_SLOPPINESS": "time_macros,include_file_mtime,include_file_ctime",
         "LC_ALL": "C",
     })
@@ -109,9 +115,13 @@ def build_env():
     return env
 
 
+def image(machine):
+    return BUILD / MACHINES[machine]["folder"] / MACHINES[machine]["target"]
+
+
 def kernel_make(machine):
     spec = MACHINES[machine]
-    cmd = ["make", "-C", str(BUILD / spec["tree"]), f"O={BUILD / machine}",
+    cmd = ["make", "-C", str(BUILD / spec["tree"]), f"O={BUILD / spec['folder']}",
            f"ARCH={spec['arch']}"]
     if shutil.which("ccache"):
         cmd += ["CC=ccache gcc", "HOSTCC=ccache gcc"]
@@ -134,6 +144,29 @@ def read_last(stamp):
         return {}
 
 
+@contextlib.contextmanager
+def session(cmd, **options):
+    """A command in a session of its own, which ends with the with block."""
+    with subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT,
+                          start_new_session=True, preexec_fn=die_with_parent,
+                          **options) as proc:
+        try:
+            yield proc
+            proc.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(proc.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def locked(name):
+    """Two programs never build in one folder at once."""
+    BUILD.mkdir(exist_ok=True)
+    with open(BUILD / f"{name}.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def step(name, what, cmd, log, cwd=None):
     """Run a long command with its output in a log, and say how far it is."""
     LOG.mkdir(parents=True, exist_ok=True)
@@ -144,9 +177,8 @@ def step(name, what, cmd, log, cwd=None):
     live = sys.stdout.isatty()
     with open(log, "w", encoding="utf-8") as out:
         print("+", shlex.join(cmd), file=out, flush=True)
-        with subprocess.Popen(cmd, cwd=cwd, env=build_env(), stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              errors="replace", preexec_fn=die_with_parent) as proc:
+        with session(cmd, cwd=cwd, env=build_env(), stdout=subprocess.PIPE, text=True,
+                     errors="replace") as proc:
             for line in proc.stdout:
                 out.write(line)
                 lines += 1
@@ -199,9 +231,34 @@ def kconfig_digest(tree, wanted):
     return digest.hexdigest()
 
 
+def git(tree, *words):
+    """A git command's output, None if it fails."""
+    done = subprocess.run(["git", "-C", str(tree), *words], stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, text=True, check=False)
+    return None if done.returncode else done.stdout.strip()
+
+
+def checkout_base(tree):
+    """The unpatched kernel: a second working tree of the developer's repo."""
+    main = BUILD / "linux"
+    base = git(main, "rev-parse", "base^{commit}")
+    if not base:
+        raise Failed("build/linux has no tag base; make the tree with: make tree")
+    # a broken link to build/linux would make git look at the repo around it
+    known = git(tree, "rev-parse", "HEAD") if (tree / ".git").exists() else None
+    if known == base:
+        return
+    shutil.rmtree(tree, ignore_errors=True)
+    git(main, "worktree", "prune")
+    if git(main, "worktree", "add", "--detach", str(tree), base) is None:
+        raise Failed(f"cannot check out the base in {tree.relative_to(ROOT)}")
+
+
 def configure(machine):
     tree = BUILD / MACHINES[machine]["tree"]
-    folder = BUILD / machine
+    folder = BUILD / MACHINES[machine]["folder"]
+    if tree != BUILD / "linux":
+        checkout_base(tree)
     if not (tree / "Makefile").is_file():
         raise Failed(f"{tree.relative_to(ROOT)} is missing; make it with: make tree")
     folder.mkdir(parents=True, exist_ok=True)
@@ -228,9 +285,10 @@ def configure(machine):
 
 
 def build(machine):
-    configure(machine)
-    cmd = kernel_make(machine) + [f"-j{JOBS}", MACHINES[machine]["target"]]
-    step("BUILD", machine, cmd, LOG / f"build-{machine}.log")
+    with locked(machine):
+        configure(machine)
+        cmd = kernel_make(machine) + [f"-j{JOBS}", MACHINES[machine]["target"]]
+        step("BUILD", machine, cmd, LOG / f"build-{machine}.log")
 
 
 def build_init():
@@ -265,16 +323,20 @@ def install_headers():
     stamp.touch()
 
 
-def build_selftests():
+def build_selftests(bits=64):
+    """tools/testing/selftests/io_uring, in build/user/selftests or selftests32."""
     install_headers()
     source = BUILD / "linux" / "tools" / "testing" / "selftests" / "io_uring"
     if not source.is_dir():
         raise Failed("the kernel tree has no tools/testing/selftests/io_uring")
-    folder = BUILD / "user" / "selftests" / "io_uring"
+    name = "selftests" if bits == 64 else "selftests32"
+    folder = BUILD / "user" / name / "io_uring"
     folder.mkdir(parents=True, exist_ok=True)
-    step("BUILD", "selftests", ["make", "-C", str(source), f"OUTPUT={folder}", f"-j{JOBS}",
-                                f"KHDR_INCLUDES=-isystem {BUILD / 'user' / 'include'}"],
-         LOG / "build-selftests.log")
+    cmd = ["make", "-C", str(source), f"OUTPUT={folder}", f"-j{JOBS}",
+           f"KHDR_INCLUDES=-isystem {BUILD / 'user' / 'include'}"]
+    if bits == 32:
+        cmd += ["USERCFLAGS=-m32", "USERLDFLAGS=-m32"]
+    step("BUILD", name, cmd, LOG / f"build-{name}.log")
 
 
 def build_liburing(tests=()):
@@ -328,12 +390,12 @@ def um_command(machine, options, run, channel):
              "con0=null,fd:1", "LAB_CHAN=/dev/ttyS0", f"LAB_SHARE={run / 'out'}"]
     if options.tty:
         words.append("con1=fd:0,fd:2")
-    return [str(BUILD / machine / "linux")] + cmdline(machine, options, words)
+    return [str(image(machine))] + cmdline(machine, options, words)
 
 
 def drive(path, size):
-    with open(path, "wb") as image:
-        image.truncate(size)
+    with open(path, "wb") as disk:
+        disk.truncate(size)
     return str(path)
 
 
@@ -346,11 +408,11 @@ def qemu_command(machine, options, run, channel, kvm):
                  "-cpu", "host" if kvm else "max", "-smp", str(options.smp)]
     params = ["root=root", "rootfstype=9p", "console=ttyS0", "no_timer_check", "mitigations=off",
               "rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=loose",
-              "nokaslr", "LAB_CHAN=/dev/vport0p1", "LAB_SHARE=9p"]
+              "LAB_CHAN=/dev/vport0p1", "LAB_SHARE=9p"]
     share = "security_model=none,multidevs=remap"
     words = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot",
              "-machine", "q35,kernel-irqchip=split", "-display", "none", *accel,
-             "-m", options.mem or "2G", "-kernel", str(BUILD / machine / "vmlinux"),
+             "-m", options.mem or "2G", "-kernel", str(image(machine)),
              "-append", " ".join(cmdline(machine, options, params)),
              "-chardev", f"file,id=console,path={run / 'console.log'}",
              "-serial", "chardev:console",
@@ -381,6 +443,7 @@ class Guest:
         self.sock = None
         self.begin = self.boot_seconds = 0
         self.boot_log = ""
+        self.boot_length = 0
 
     def boot(self, options):
         shutil.rmtree(self.run, ignore_errors=True)
@@ -416,8 +479,9 @@ class Guest:
         if kind != "hello":
             raise Died(f"{self.machine} did not boot")
         self.send(f"repo {len(os.fsencode(ROOT))}\n".encode() + os.fsencode(ROOT))
-        self.boot_log = self.collect(self.begin + limit)[1]
+        self.collect(self.begin + limit, self.keep_boot_log)
         self.boot_seconds = time.monotonic() - self.begin
+        self.boot_length = len(self.console_text())
 
     def send(self, data):
         try:
@@ -450,42 +514,38 @@ class Guest:
         data, self.buffer = self.buffer[:int(size)], self.buffer[int(size):]
         return kind, data
 
-    def collect(self, deadline, sink=None):
-        """Frames up to the verdict: (verdict, kernel messages)."""
-        log = []
-        while True:
-            try:
-                kind, data = self.frame(deadline)
-            except Died as err:
-                err.log = "".join(log)
-                raise
-            if kind == "end":
-                return data.decode().split(), "".join(log)
-            if kind == "log":
-                log.append(data.decode(errors="replace"))
-            elif sink:
-                sink(kind, data)
+    def keep_boot_log(self, kind, data):
+        if kind == "log":
+            self.boot_log += data.decode(errors="replace")
 
-    def job(self, command, timeout, folder="repo", sink=None):
-        """Run a command: (how it ended, seconds, status, kernel messages)."""
+    def collect(self, deadline, sink):
+        """Hand frames to sink up to the verdict, and return that."""
+        while True:
+            kind, data = self.frame(deadline)
+            if kind == "end":
+                return data.decode().split()
+            sink(kind, data)
+
+    def job(self, command, timeout, folder, sink):
+        """Run a command: (how it ended, seconds, status)."""
         data = os.fsencode(command)
         self.send(f"job {timeout} {folder} {len(data)}\n".encode() + data)
         # the guest keeps the time; this is for a guest that no longer does
-        end, log = self.collect(time.monotonic() + timeout + 30, sink)
-        return end[0], float(end[1]), int(end[2]) if len(end) > 2 else 0, log
+        end = self.collect(time.monotonic() + timeout + 30, sink)
+        return end[0], float(end[1]), int(end[2]) if len(end) > 2 else 0
 
     def leaks(self):
         """kmemleak's report, "" where there is none (or no kmemleak)."""
         out = []
         self.send(b"leak\n")
-        self.collect(time.monotonic() + 300, lambda kind, data: out.append(data))
-        return b"".join(out).decode(errors="replace")
+        self.collect(time.monotonic() + 300, lambda kind, data: out.append((kind, data)))
+        return b"".join(data for kind, data in out if kind == "out").decode(errors="replace")
 
     def shell(self):
         path = "/dev/tty1" if MACHINES[self.machine]["arch"] == "um" else "/dev/hvc0"
         data = os.fsencode(ROOT)
         self.send(f"shell {path} {len(data)}\n".encode() + data)
-        return self.collect(float("inf"))[0]
+        self.collect(float("inf"), lambda kind, data: None)
 
     def console_text(self):
         with contextlib.suppress(OSError):
@@ -544,8 +604,7 @@ def on_signal(number, _frame):
 def booted(machine, options):
     """A machine for the length of a with block, gone after it whatever happens."""
     build_init()
-    image = BUILD / machine / MACHINES[machine]["image"]
-    if not image.is_file():
+    if not image(machine).is_file():
         raise Failed(f"{machine} is not built; build it with: lab/machine.py build {machine}")
     adopt_orphans()
     guest = Guest(machine)
@@ -573,10 +632,16 @@ def default_options(**changes):
 
 # ---------------------------------------------------------------- verbs
 
-def forward(kind, data):
-    stream = sys.stdout if kind == "out" else sys.stderr
-    stream.buffer.write(data)
-    stream.flush()
+def forward(log):
+    """A sink: output to ours as it comes, kernel messages to a list."""
+    def sink(kind, data):
+        if kind == "log":
+            log.append(data.decode(errors="replace"))
+            return
+        stream = sys.stdout if kind == "out" else sys.stderr
+        stream.buffer.write(data)
+        stream.flush()
+    return sink
 
 
 def show_death(machine, guest_console, reason):
@@ -588,40 +653,36 @@ def show_death(machine, guest_console, reason):
     say(f"    log: build/log/{machine}.console.log")
 
 
-def report_splat(lines, where):
-    say(f"lab: the kernel complains {where}:")
+def report_splat(lines):
+    say("lab: the kernel complains:")
     for line in lines:
         say("    " + line)
 
 
 def run(options):
     machine = options.machine
-    guest = None
-    status = 1
+    log = []
     try:
         with booted(machine, options) as guest:
             if options.tty:
                 return shell(guest)
-            found = splat(guest.boot_log)
-            if found:
-                report_splat(found, "at boot")
-            end, _, status, log = guest.job(shell_words(options.command), options.timeout,
-                                            sink=forward)
+            end, _, status = guest.job(shell_words(options.command), options.timeout, "repo",
+                                       forward(log))
             if end == "signal":
                 status += 128
             elif end != "exit":
                 say(f"lab: {machine}: {end} after {options.timeout} s")
                 status = 124
-            leaks = splat(log) or splat(guest.leaks() if options.leaks else "")
-            if leaks:
-                report_splat(leaks, "")
-            if found or leaks:
+            leaks = "" if options.no_leaks or end == "stuck" else guest.leaks()
+            found = splat(guest.boot_log) or splat("".join(log)) or splat(leaks)
+            if found:
+                report_splat(found)
                 status = status or 1
+            return status
     except Died as err:
         text = (LOG / f"{machine}.console.log").read_text(errors="replace")
         show_death(machine, text, str(err))
-        status = 1
-    return status
+        return 1
 
 
 def shell_words(words):
@@ -661,7 +722,8 @@ def main():
     sub = verbs.add_parser("run", help="run a command inside: its output, its exit status")
     sub.add_argument("machine", choices=MACHINES)
     sub.add_argument("--timeout", type=int, default=3600, help="seconds")
-    sub.add_argument("--leaks", action="store_true", help="let kmemleak look for leaks after it")
+    sub.add_argument("--no-leaks", action="store_true",
+                     help="do not wait for kmemleak (debug machines)")
     add_machine_options(sub)
     sub.add_argument("command", nargs="+")
     sub = verbs.add_parser("shell", help="an interactive shell inside")

@@ -304,8 +304,10 @@ def build_for(entries):
         if any(entry["machine"] == name for entry in entries):
             lab.build(name)
     lab.build_init()
-    if any(entry["kind"] == "kselftest" for entry in entries):
-        lab.build_selftests()
+    programs = [entry["arg"] for entry in entries if entry["kind"] == "kselftest"]
+    for name, bits in (("selftests", 64), ("selftests32", 32)):
+        if any(arg.startswith(f"build/user/{name}/") for arg in programs):
+            lab.build_selftests(bits)
     names = sorted({entry["arg"] for entry in entries if entry["kind"] == "liburing"})
     if names:
         lab.build_liburing(names)

@@ -151,6 +151,18 @@ static void write_file(const char *path, const char *text)
 	close(fd);
 }
 
+static void read_file(const char *path, char *text, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		return;
+	n = read(fd, text, size - 1);
+	text[n > 0 ? n : 0] = 0;
+	close(fd);
+}
+
 static void mkdirs(const char *path)
 {
 	char part[4096];
@@ -329,6 +341,25 @@ static void cat(const char *type, const char *path)
 	close(fd);
 }
 
+/* One thread: its name, its state, and where in the kernel it sleeps. */
+static void show_thread(const char *pid, const char *tid)
+{
+	char path[1024], stat[512] = "", wait[128] = "";
+	char *end;
+
+	snprintf(path, sizeof(path), "/proc/%s/task/%s/stat", pid, tid);
+	read_file(path, stat, sizeof(stat));
+	snprintf(path, sizeof(path), "/proc/%s/task/%s/wchan", pid, tid);
+	read_file(path, wait, sizeof(wait));
+	/* the name is in brackets and may hold any byte; the state follows it */
+	end = strrchr(stat, ')');
+	if (end && end[1])
+		end[3] = 0;
+	framef("err", "process %s, thread %s, in %s\n", pid, stat, wait);
+	snprintf(path, sizeof(path), "/proc/%s/task/%s/stack", pid, tid);
+	cat("err", path);
+}
+
 /* What every process of a job that hangs is waiting for. */
 static void show_processes(void)
 {
@@ -338,25 +369,17 @@ static void show_processes(void)
 	DIR *tasks;
 
 	while (procs && (d = readdir(procs))) {
-		int pid = atoi(d->d_name);
-
-		if (pid <= 1)
+		if (atoi(d->d_name) <= 1)
 			continue;
 		/* a kernel thread has no program */
-		snprintf(path, sizeof(path), "/proc/%d/exe", pid);
+		snprintf(path, sizeof(path), "/proc/%s/exe", d->d_name);
 		if (readlink(path, exe, sizeof(exe)) < 0)
 			continue;
-		snprintf(path, sizeof(path), "/proc/%d/task", pid);
+		snprintf(path, sizeof(path), "/proc/%s/task", d->d_name);
 		tasks = opendir(path);
-		while (tasks && (t = readdir(tasks))) {
-			if (t->d_name[0] == '.')
-				continue;
-			framef("err", "process %d, thread %s: ", pid, t->d_name);
-			snprintf(path, sizeof(path), "/proc/%d/task/%s/stat", pid, t->d_name);
-			cat("err", path);
-			snprintf(path, sizeof(path), "/proc/%d/task/%s/stack", pid, t->d_name);
-			cat("err", path);
-		}
+		while (tasks && (t = readdir(tasks)))
+			if (t->d_name[0] != '.')
+				show_thread(d->d_name, t->d_name);
 		if (tasks)
 			closedir(tasks);
 	}
