@@ -591,7 +591,16 @@ def unpack_beside(proj, record, got):
     say("UNPACK", "%s %s" % (record["package"], got["version"]),
         last_time(proj, "tree-" + proj.name).strip())
     fetch.unpack(record, got, tmp)
+    show_new_files(tmp / ".gitignore")
     return tmp
+
+
+def show_new_files(ignores):
+    """Debian's .gitignore hides all but its packaging, and with it a developer's new files."""
+    if ignores.is_file():
+        lines = read_text(ignores)
+        ignores.write_bytes(raw(re.sub(r"\n#\n# Debian packaging: ignore everything.*", "\n", lines,
+                                       flags=re.S)))
 
 
 def title(record, got):

@@ -61,6 +61,9 @@ def write_base(repo, name, lines):
     put(top / "Makefile", ["all:"])
     put(top / "a.c", lines)
     put(top / "include" / "a.h", LINES)
+    # As Debian ships it: everything is ignored.
+    put(top / ".gitignore", ["*.o", "", "#", "# Debian packaging: ignore everything at the top",
+                             "#", "/*", "!/debian/"])
     sh(top.parent, "tar", "-cf", str(repo / (name + ".tar")), "tiny")
 
 
