@@ -339,7 +339,7 @@ close:
  */
 static int test_short(struct io_uring *ring, const struct params *p)
 {
-	static const unsigned int befores[] = { 1, 100, 4096, 100000 };
+	static const unsigned int holes[] = { 1, 100, 4096, 100000 };
 	const size_t len = 48 * psz;
 	struct io_uring_sqe *sqe;
 	unsigned char *m, *hole;
@@ -358,8 +358,8 @@ static int test_short(struct io_uring *ring, const struct params *p)
 		goto unmap;
 	}
 
-	for (i = 0; i < 2 * ARRAY_SIZE(befores); i++) {
-		unsigned int before = befores[i / 2];
+	for (i = 0; i < 2 * ARRAY_SIZE(holes); i++) {
+		unsigned int before = holes[i / 2];
 		unsigned char *d, *s;
 
 		if (i & 1) {
