@@ -660,13 +660,13 @@ GATES = [
     Gate("gcc64", ["gcc", "bc", "flex", "bison"], lambda: gate_compile("gcc64"),
          lambda: bad_compile("gcc64", "bad-unused.c"), ["unused-const-variable"]),
     Gate("gcc32", ["gcc", "bc", "flex", "bison"], lambda: gate_compile("gcc32"),
-         lambda: bad_compile("gcc32", "bad-pointer-size.c"), ["pointer-to-int-cast"]),
+         lambda: bad_compile("gcc32", "bad-pointer-size.c"), ["int-to-pointer-cast"]),
     Gate("clang", ["clang" + LLVM, "ld.lld" + LLVM, "llvm-ar" + LLVM],
          lambda: gate_compile("clang"), lambda: bad_compile("clang", "bad-uninitialised.c"),
          ["sometimes-uninitialized"]),
     Gate("sparse", ["sparse"], gate_sparse, bad_sparse, ["noderef", "address space"]),
     Gate("coccinelle", ["spatch"], gate_coccinelle, bad_coccinelle,
-         ["noderef", "NULL check before"]),
+         ["sizeof to pointer", "NULL check before"]),
 ]
 
 
