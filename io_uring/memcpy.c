@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * IORING_OP_MEMCPY: copy between user memory, registered buffers and buffers
+ * that a driver has lent, in every pairing.
+ *
+ * The submitter tries to copy while it holds ->uring_lock, for up to
+ * IO_MEMCPY_INLINE_MAX bytes and without taking page faults. What is left, be
+ * it for its size or for a fault, goes to io-wq. That one holds no lock and may
+ * wait for as long as a fault takes. struct io_memcpy is all the state:
+ *
+ *  ->done	what has been copied. Belongs to whoever issues the request, and
+ *		that is one task at a time.
+ *  ->src_node	reference to a registered source buffer, put by
+ *		io_memcpy_cleanup(). The one to the destination is req->buf_node.
+ *		Both are taken when the request is first issued, and keep the
+ *		memory alive if the buffer is unregistered or the driver gives up
+ *		its side meanwhile. References are counted under ->uring_lock.
+ *
+ * User memory isn't pinned. If it goes away, the copy ends there. If the task
+ * dies or the ring is closed, io-wq is told to cancel: queued copies never
+ * start, running ones stop after the chunk that they are at.
+ *
+ * Copyright (C) 2026 The uring-offload authors
+ */
+#include <linux/bvec.h>
+#include <linux/errno.h>
+#include <linux/fs.h>
+#include <linux/highmem.h>
+#include <linux/io_uring.h>
+#include <linux/kernel.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <linux/uio.h>
+
+#include <uapi/linux/io_uring.h>
+
+#include "io_uring.h"
+#include "rsrc.h"
+#include "memcpy.h"
+
+/*
+ * Between two addresses of user memory data takes a detour. It stays in the
+ * cache, and costs less than to look up and reference the pages of one side.
+ */
+#define IO_MEMCPY_BOUNCE_SIZE	SZ_16K
+#define IO_MEMCPY_BOUNCE_STACK	256
+
+/* How much is copied before io-wq looks for a cancellation. */
+#define IO_MEMCPY_CHUNK		SZ_64K
+
+struct io_memcpy {
+	struct file		*file;
+	u64			dst;
+	u64			src;
+	u32			len;
+	u32			done;
+	u32			flags;
+	u32			src_index;
+	struct io_rsrc_node	*src_node;
+};
+
+struct io_memcpy_iters {
+	struct iov_iter		dst;
+	struct iov_iter		src;
+};
+
+/**
+ * io_memcpy_prep - take over an IORING_OP_MEMCPY SQE
+ * @req:	request to set up
+ * @sqe:	what user space asks for, read once
+ *
+ * Context: submitter, with ->uring_lock held. Looks at no memory but the SQE.
+ *
+ * Return: 0, or -EINVAL for a length over MAX_RW_COUNT, an unknown flag, both
+ * of IORING_MEMCPY_CPU_ONLY and IORING_MEMCPY_ENGINE_ONLY, a buffer index
+ * without its flag or over 65535, ranges of user memory that overlap, or a
+ * field or flag that this opcode doesn't have.
+ */
+int io_memcpy_prep(struct io_kiocb *req, const struct io_uring_sqe *sqe)
+{
+	struct io_memcpy *mc = io_kiocb_to_cmd(req, struct io_memcpy);
+	s32 fd = READ_ONCE(sqe->fd);
+
+	mc->done = 0;
+	mc->src_node = NULL;
+
+	if (unlikely((fd && fd != -1) || sqe->addr3 || sqe->__pad2[0]))
+		return -EINVAL;
+	if (unlikely(req->flags & REQ_F_FIXED_FILE))
+		return -EINVAL;
+
+	mc->dst = READ_ONCE(sqe->addr);
+	mc->src = READ_ONCE(sqe->addr2);
+	mc->len = READ_ONCE(sqe->len);
+	mc->flags = READ_ONCE(sqe->memcpy_flags);
+	mc->src_index = READ_ONCE(sqe->file_index);
+	req->buf_index = READ_ONCE(sqe->buf_index);
+
+	if (mc->flags & ~IO_MEMCPY_FLAGS)
+		return -EINVAL;
+	if ((mc->flags & IORING_MEMCPY_CPU_ONLY) &&
+	    (mc->flags & IORING_MEMCPY_ENGINE_ONLY))
+		return -EINVAL;
+	if (mc->len > MAX_RW_COUNT || mc->src_index > U16_MAX)
+		return -EINVAL;
+	if (!(mc->flags & IORING_MEMCPY_DST_FIXED) && req->buf_index)
+		return -EINVAL;
+	if (!(mc->flags & IORING_MEMCPY_SRC_FIXED) && mc->src_index)
+		return -EINVAL;
+	if (!(mc->flags & (IORING_MEMCPY_DST_FIXED | IORING_MEMCPY_SRC_FIXED)) &&
+	    io_memcpy_overlap(mc->dst, mc->src, mc->len))
+		return -EINVAL;
+	return 0;
+}
+
+/**
+ * io_memcpy_cleanup - drop what a MEMCPY request holds
+ * @req:	request that completed or was canceled
+ *
+ * Context: ->uring_lock held. Called for requests with REQ_F_NEED_CLEANUP.
+ */
+void io_memcpy_cleanup(struct io_kiocb *req)
+{
+	struct io_memcpy *mc = io_kiocb_to_cmd(req, struct io_memcpy);
+
+	if (WARN_ON_ONCE(!mc->src_node))
+		return;
+	io_put_rsrc_node(req->ctx, mc->src_node);
+	mc->src_node = NULL;
+}
+
+static int io_memcpy_import_src(struct io_kiocb *req, struct io_memcpy *mc,
+				struct iov_iter *iter, unsigned int issue_flags)
+{
+	u64 addr = mc->src + mc->done;
+	size_t len = mc->len - mc->done;
+
+	if (!(mc->flags & IORING_MEMCPY_SRC_FIXED))
+		return import_ubuf(ITER_SOURCE, u64_to_user_ptr(addr), len,
+				   iter);
+
+	if (!mc->src_node) {
+		mc->src_node = io_get_buf_node(req->ctx, mc->src_index,
+					       issue_flags);
+		if (!mc->src_node)
+			return -EFAULT;
+		req->flags |= REQ_F_NEED_CLEANUP;
+	}
+	return io_import_buf_node(mc->src_node, iter, addr, len, ITER_SOURCE);
+}
+
+static int io_memcpy_import_dst(struct io_kiocb *req, struct io_memcpy *mc,
+				struct iov_iter *iter, unsigned int issue_flags)
+{
+	u64 addr = mc->dst + mc->done;
+	size_t len = mc->len - mc->done;
+
+	if (!(mc->flags & IORING_MEMCPY_DST_FIXED))
+		return import_ubuf(ITER_DEST, u64_to_user_ptr(addr), len, iter);
+
+	return io_import_reg_buf(req, iter, addr, len, ITER_DEST, issue_flags);
+}
+
+/* The ranges are checked whole before the first byte is written. */
+static int io_memcpy_import(struct io_kiocb *req, struct io_memcpy *mc,
+			    struct io_memcpy_iters *iters,
+			    unsigned int issue_flags)
+{
+	int ret;
+
+	ret = io_memcpy_import_src(req, mc, &iters->src, issue_flags);
+	if (unlikely(ret))
+		return ret;
+	ret = io_memcpy_import_dst(req, mc, &iters->dst, issue_flags);
+	if (unlikely(ret))
+		return ret;
+
+	/* addresses mean the same on both sides only within one buffer */
+	if (mc->src_node && (req->flags & REQ_F_BUF_NODE) &&
+	    mc->src_node->buf == req->buf_node->buf &&
+	    io_memcpy_overlap(mc->dst, mc->src, mc->len))
+		return -EINVAL;
+	return 0;
+}
+
+/* Map what is contiguous at the start of a bvec iterator with bytes left. */
+static void *io_memcpy_map(const struct iov_iter *iter, size_t *len)
+{
+	size_t off = iter->bvec->bv_offset + iter->iov_offset;
+	struct page *page = iter->bvec->bv_page + off / PAGE_SIZE;
+	size_t n = iter->bvec->bv_len - iter->iov_offset;
+
+	off %= PAGE_SIZE;
+	if (IS_ENABLED(CONFIG_KMAP_LOCAL))
+		n = min(n, PAGE_SIZE - off);
+	*len = min(n, *len);
+	return kmap_local_page(page) + off;
+}
+
+/*
+ * Copy directly to or from registered memory. Up to @len bytes, fewer only if
+ * the other side is user memory that can't be accessed.
+ *
+ * Not copy_to_iter() and the like: they check that the kernel side is a single
+ * object, which neighbours in a segment needn't be. Its bounds are those of
+ * the registered buffer, and were checked.
+ */
+static size_t io_memcpy_direct(struct io_memcpy_iters *iters, size_t len)
+{
+	bool map_src = iov_iter_is_bvec(&iters->src);
+	struct iov_iter *map = map_src ? &iters->src : &iters->dst;
+	size_t done = 0;
+
+	while (done < len) {
+		size_t n = len - done, copied;
+		void *kaddr = io_memcpy_map(map, &n);
+
+		if (map_src)
+			copied = _copy_to_iter(kaddr, n, &iters->dst);
+		else
+			copied = _copy_from_iter(kaddr, n, &iters->src);
+		kunmap_local(kaddr);
+
+		iov_iter_advance(map, copied);
+		done += copied;
+		if (unlikely(copied != n))
+			break;
+	}
+	return done;
+}
+
+static size_t io_memcpy_bounce(struct io_memcpy_iters *iters, size_t len,
+			       void *buf, size_t buf_size)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		size_t n = min(len - done, buf_size);
+		size_t in, out;
+
+		in = copy_from_iter(buf, n, &iters->src);
+		out = copy_to_iter(buf, in, &iters->dst);
+		iov_iter_revert(&iters->src, in - out);
+
+		done += out;
+		if (unlikely(out != n))
+			break;
+	}
+	return done;
+}
+
+static size_t io_memcpy_some(struct io_memcpy_iters *iters, size_t len,
+			     void *buf, size_t buf_size, bool nofault)
+{
+	size_t done;
+
+	if (nofault)
+		pagefault_disable();
+	if (iter_is_ubuf(&iters->src) && iter_is_ubuf(&iters->dst))
+		done = io_memcpy_bounce(iters, len, buf, buf_size);
+	else
+		done = io_memcpy_direct(iters, len);
+	if (nofault)
+		pagefault_enable();
+	return done;
+}
+
+/*
+ * Copy until it is done or can't go on, and account for it in ->done.
+ *
+ * Return: 0, -EFAULT if memory couldn't be accessed, -EAGAIN if that needs a
+ * page fault which this attempt may not take, -ECANCELED if io-wq was told to
+ * stop.
+ */
+static int io_memcpy_run(struct io_kiocb *req, struct io_memcpy *mc,
+			 struct io_memcpy_iters *iters, void *buf,
+			 size_t buf_size, unsigned int issue_flags)
+{
+	bool nofault = issue_flags & IO_URING_F_NONBLOCK;
+
+	while (mc->done < mc->len) {
+		size_t len = min(mc->len - mc->done, IO_MEMCPY_CHUNK);
+		size_t copied;
+
+		if (__io_wq_cancel_seen(req, issue_flags) ||
+		    (!nofault && fatal_signal_pending(current)))
+			return -ECANCELED;
+
+		copied = io_memcpy_some(iters, len, buf, buf_size, nofault);
+		mc->done += copied;
+		if (unlikely(copied != len))
+			return nofault ? -EAGAIN : -EFAULT;
+		if (!nofault)
+			cond_resched();
+	}
+	return 0;
+}
+
+static int io_memcpy_copy(struct io_kiocb *req, struct io_memcpy *mc,
+			  unsigned int issue_flags)
+{
+	u8 small[IO_MEMCPY_BOUNCE_STACK];
+	size_t buf_size = sizeof(small);
+	struct io_memcpy_iters iters;
+	void *buf = small;
+	int ret;
+
+	ret = io_memcpy_import(req, mc, &iters, issue_flags);
+	if (unlikely(ret))
+		return ret;
+
+	if (!(mc->flags & (IORING_MEMCPY_DST_FIXED | IORING_MEMCPY_SRC_FIXED)) &&
+	    mc->len - mc->done > sizeof(small)) {
+		buf_size = min(mc->len - mc->done, IO_MEMCPY_BOUNCE_SIZE);
+		buf = kmalloc(buf_size, GFP_KERNEL);
+		if (!buf)
+			return -ENOMEM;
+	}
+
+	ret = io_memcpy_run(req, mc, &iters, buf, buf_size, issue_flags);
+
+	if (buf != small)
+		kfree(buf);
+	return ret;
+}
+
+/**
+ * io_memcpy - issue an IORING_OP_MEMCPY request
+ * @req:		request that io_memcpy_prep() has set up
+ * @issue_flags:	IO_URING_F_* of this attempt
+ *
+ * Completes @req with the number of bytes copied. If these aren't all, the rest
+ * of the link is severed. With no byte copied the result is an error instead:
+ * -EOPNOTSUPP if only an engine may do it, there is none; -EFAULT if memory
+ * can't be accessed, if there is no such registered buffer, if a range isn't
+ * within its buffer or the buffer not for that direction; -EINVAL if both
+ * ranges overlap in one buffer; -ENOMEM; -ECANCELED.
+ *
+ * Context: any that issues requests. With IO_URING_F_NONBLOCK it doesn't
+ * fault, and copies no more than IO_MEMCPY_INLINE_MAX bytes.
+ *
+ * Return: IOU_COMPLETE with the result set, or -EAGAIN to have io-wq go on
+ * where this attempt stopped.
+ */
+int io_memcpy(struct io_kiocb *req, unsigned int issue_flags)
+{
+	struct io_memcpy *mc = io_kiocb_to_cmd(req, struct io_memcpy);
+	bool submitter = issue_flags & IO_URING_F_NONBLOCK;
+	struct io_ring_ctx *ctx = req->ctx;
+	int ret = 0;
+
+	if (mc->flags & IORING_MEMCPY_ENGINE_ONLY)
+		ret = -EOPNOTSUPP;
+	else if (submitter && mc->len > IO_MEMCPY_INLINE_MAX)
+		ret = -EAGAIN;
+	else if (mc->done < mc->len)
+		ret = io_memcpy_copy(req, mc, issue_flags);
+
+	/* the submitter holds ->uring_lock, which guards the counters */
+	if (ret == -EAGAIN) {
+		ctx->memcpy_punted++;
+		return ret;
+	}
+	if (submitter && !ret)
+		ctx->memcpy_inline++;
+
+	if (mc->done || !ret)
+		ret = mc->done;
+	if (ret < 0 || ret != mc->len)
+		req_set_fail(req);
+	io_req_set_res(req, ret, 0);
+	return IOU_COMPLETE;
+}
