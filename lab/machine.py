@@ -122,7 +122,7 @@ def image(machine):
 def kernel_make(machine):
     spec = MACHINES[machine]
     cmd = ["make", "-C", str(BUILD / spec["tree"]), f"O={BUILD / spec['folder']}",
-           f"ARCH={spec['arch']}"]
+           f"ARCH={spec['arch']}", "LOCALVERSION="]
     if shutil.which("ccache"):
         cmd += ["CC=ccache gcc", "HOSTCC=ccache gcc"]
     return cmd
@@ -377,6 +377,9 @@ def kvm_works():
 
 def cmdline(machine, options, params):
     words = [f'init="{INIT}"', "panic=-1", "loglevel=8", "ro"] + params
+    if MACHINES[machine]["debug"]:
+        # by default KASAN reports the first fault of a boot and no other
+        words.append("kasan_multi_shot")
     if MACHINES[machine]["debug"] and MACHINES[machine]["arch"] != "um":
         # an emulated CPU with checkers is slow, not stuck
         words += ["rcupdate.rcu_cpu_stall_timeout=300", "hung_task_timeout_secs=600"]
@@ -443,9 +446,9 @@ class Guest:
         self.sock = None
         self.begin = self.boot_seconds = 0
         self.boot_log = ""
-        self.boot_length = 0
 
     def boot(self, options):
+        forget_dead_runs()
         shutil.rmtree(self.run, ignore_errors=True)
         (self.run / "out").mkdir(parents=True)
         kvm = MACHINES[self.machine]["arch"] != "um" and not options.icount and kvm_works()
@@ -481,7 +484,6 @@ class Guest:
         self.send(f"repo {len(os.fsencode(ROOT))}\n".encode() + os.fsencode(ROOT))
         self.collect(self.begin + limit, self.keep_boot_log)
         self.boot_seconds = time.monotonic() - self.begin
-        self.boot_length = len(self.console_text())
 
     def send(self, data):
         try:
@@ -569,6 +571,13 @@ class Guest:
     def remove(self):
         self.stop()
         shutil.rmtree(self.run, ignore_errors=True)
+
+
+def forget_dead_runs():
+    """Drive images of programs that were killed."""
+    for folder in (BUILD / "run").glob("*"):
+        if not Path("/proc", folder.name.rpartition("-")[2]).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def machine_env(run):

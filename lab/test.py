@@ -137,6 +137,7 @@ class Reader:
         self.recent = []
         self.cases = 0
         self.failed = 0
+        self.complaints = 0
         self.planned = None
         self.since = time.monotonic()
 
@@ -179,6 +180,7 @@ class Reader:
             verdict, reason = "skip", comment[4:].strip() or "no reason given"
         if complaint:
             verdict, reason, detail = "not ok", "kernel report", complaint
+            self.complaints += 1
         self.cases += 1
         self.failed += verdict == "not ok"
         if not self.entry["cases"] or matches(name, self.entry["cases"]):
@@ -196,6 +198,7 @@ class Reader:
             reason, detail = f"died: {died[0]}", died[1]
         elif complaint:
             reason, detail = "kernel report", complaint
+            self.complaints += 1
         elif end == "timeout":
             reason = f"timeout after {self.entry['timeout']} s"
         elif end == "stuck":
@@ -224,21 +227,25 @@ class Reader:
 
 
 def run_entry(guest, entry, results, folder):
-    """Returns whether the machine can go on."""
+    """Returns whether the machine can go on.
+
+    It cannot after a kernel report: lockdep, for one, is off from then on.
+    """
     log = folder / (entry["name"] + ".log")
     reader = Reader(entry, results, log)
     command, where = command_of(entry)
     begin = time.monotonic()
+    before = len(guest.console_text())
     try:
         end, took, status = guest.job(command, entry["timeout"], where, reader.sink)
     except lab.Died as err:
         guest.stop()
-        text = guest.console_text()
-        detail = lab.splat(text[guest.boot_length:]) or text.splitlines()[-lab.SPLAT_LINES:]
+        text = guest.console_text()[before:]
+        detail = lab.splat(text) or text.splitlines()[-lab.SPLAT_LINES:]
         reader.finish("died", time.monotonic() - begin, 1, (str(err), detail))
         return False
     reader.finish(end, took, status)
-    return end != "stuck"
+    return end != "stuck" and not reader.complaints
 
 
 def check_leaks(guest, results, folder):

@@ -341,21 +341,19 @@ static void cat(const char *type, const char *path)
 	close(fd);
 }
 
-/* One thread: its name, its state, and where in the kernel it sleeps. */
+/* One thread: its name, its state, and its stack in the kernel. */
 static void show_thread(const char *pid, const char *tid)
 {
-	char path[1024], stat[512] = "", wait[128] = "";
+	char path[1024], stat[512] = "";
 	char *end;
 
 	snprintf(path, sizeof(path), "/proc/%s/task/%s/stat", pid, tid);
 	read_file(path, stat, sizeof(stat));
-	snprintf(path, sizeof(path), "/proc/%s/task/%s/wchan", pid, tid);
-	read_file(path, wait, sizeof(wait));
 	/* the name is in brackets and may hold any byte; the state follows it */
 	end = strrchr(stat, ')');
 	if (end && end[1])
 		end[3] = 0;
-	framef("err", "process %s, thread %s, in %s\n", pid, stat, wait);
+	framef("err", "process %s, thread %s\n", pid, stat);
 	snprintf(path, sizeof(path), "/proc/%s/task/%s/stack", pid, tid);
 	cat("err", path);
 }
