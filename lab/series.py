@@ -857,6 +857,40 @@ def verb_drift(proj, args):
     del lock
 
 
+def verb_bisectable(proj, args):
+    """Every commit of the stored series builds."""
+    del args
+    # Only this verb needs the lab's machines.
+    import bisectable
+    import machine
+    if proj.name != "linux":
+        raise SeriesError("only the kernel's commits are built one by one")
+    base = need_tree(proj)
+    head, _ = import_series(proj.tree, proj, base, "refs/lab/bisect")
+    commits = [(commit, message.split("\n", 1)[0])
+               for commit, _, _, message in commit_list(proj.tree, base, head)]
+    try:
+        bisectable.check(base, commits)
+    except machine.Failed as reason:
+        raise SeriesError(str(reason))
+    say("OK", "all %d commits build" % len(commits))
+
+
+def verb_clean(proj, args):
+    """Remove the tree, unless that would lose work."""
+    lock = locked(proj)
+    if not proj.tree.exists():
+        return
+    mine = unexported(proj)
+    if mine and not args.force and (dirty(proj.tree) or not in_step(proj, need_tree(proj))):
+        raise SeriesError("build/%s has what the repo has not:\n%s\nmake export writes it there; "
+                          "or throw it away: lab/series.py %s clean --force" % (
+                              proj.name, "\n".join("  " + l for l in mine[:20]), proj.name))
+    shutil.rmtree(str(proj.tree))
+    say("CLEAN", "build/" + proj.name)
+    del lock
+
+
 def verb_stat(proj, args):
     """Lines that the series changes, per file that the base has."""
     del args
@@ -866,7 +900,8 @@ def verb_stat(proj, args):
     for patch in patches:
         for path, section in patch.sections:
             if path not in new:
-                lines = section.partition("\n@@ ")[2].split("\n")
+                # Past the two file names, which begin with signs as well.
+                lines = ("@@ " + section.partition("\n@@ ")[2]).split("\n")
                 plus, minus = counts.get(path, (0, 0))
                 counts[path] = (plus + sum(l.startswith("+") for l in lines),
                                 minus + sum(l.startswith("-") for l in lines))
@@ -939,7 +974,8 @@ def verb_mbox(proj, args):
     env = {"GIT_COMMITTER_NAME": name, "GIT_COMMITTER_EMAIL": email,
            "GIT_AUTHOR_NAME": name, "GIT_AUTHOR_EMAIL": email}
     argv = ["format-patch", "-q", "-o", str(folder), "--cover-letter", "--base=" + base]
-    git(proj.tree, *argv, *(["--signoff"] if args.signoff else []), base + ".." + head, env=env)
+    signoff = args.signoff or os.environ.get("SIGNOFF") == "1"
+    git(proj.tree, *argv, *(["--signoff"] if signoff else []), base + ".." + head, env=env)
     fill_cover(proj, folder / "0000-cover-letter.patch")
     say("SERIES", "%s/" % folder.relative_to(proj.repo), "%d mails" % len(list(folder.iterdir())))
     verify_mails(proj, base, head, folder)
@@ -975,6 +1011,8 @@ VERBS = {
     "roundtrip": (verb_roundtrip, "gate: export(import(repo)) is the repo"),
     "drift": (verb_drift, "name edited files that differ in the base in use"),
     "mbox": (verb_mbox, "write the mail series, and prove that git am takes it"),
+    "bisectable": (verb_bisectable, "build every commit, options on and off; FULL=1: vmlinux"),
+    "clean": (verb_clean, "remove build/PROJECT, unless work would be lost"),
     "stat": (verb_stat, "lines changed per file of the base"),
     "adopt": (verb_adopt, "copy new files from the repo into the tree"),
 }
@@ -987,7 +1025,7 @@ def main():
     parser.add_argument("project", choices=sorted(fetch.PROJECTS))
     parser.add_argument("verb", choices=sorted(VERBS), metavar="verb")
     parser.add_argument("paths", nargs="*", help="files, for adopt")
-    parser.add_argument("--force", action="store_true", help="tree, export: see their messages")
+    parser.add_argument("--force", action="store_true", help="tree, export, clean: see what they say")
     parser.add_argument("--signoff", action="store_true", help="mbox: add your Signed-off-by")
     parser.add_argument("--repo", default=fetch.ROOT, help=argparse.SUPPRESS)
     args = parser.parse_args()

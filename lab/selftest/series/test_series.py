@@ -333,6 +333,22 @@ def test_mails(tmp):
            (folder / names[1]).read_text(), "whoever asks signs off")
 
 
+def test_stat(tmp):
+    repo, _ = three_commits(tmp)
+    expect(re.search(r"\+2 +-0  a\.c\n", series(repo, "stat")), series(repo, "stat"))
+
+
+def test_clean_keeps_work(tmp):
+    repo, tree = three_commits(tmp)
+    put(tree / "mine.c", ["mine"])
+    series(repo, "clean", fail="not committed: mine.c")
+    commit(tree, "tiny: mine")
+    series(repo, "clean", fail="commit: .* tiny: mine")
+    series(repo, "export")
+    series(repo, "clean")
+    expect(not tree.exists(), "the tree is gone")
+
+
 def test_stored_signoff_refused(tmp):
     repo, tree = three_commits(tmp)
     sh(tree, "git", "commit", "-q", "--amend", "-s", "--no-edit")
