@@ -175,8 +175,8 @@ def step(name, what, cmd, log, cwd=None):
     begin = shown = time.monotonic()
     lines = 0
     live = sys.stdout.isatty()
-    with open(log, "w", encoding="utf-8") as out:
-        print("+", shlex.join(cmd), file=out, flush=True)
+    with open(log, "w", buffering=1, encoding="utf-8") as out:
+        print("+", shlex.join(cmd), file=out)
         with session(cmd, cwd=cwd, env=build_env(), stdout=subprocess.PIPE, text=True,
                      errors="replace") as proc:
             for line in proc.stdout:
@@ -392,7 +392,7 @@ def um_command(machine, options, run, channel):
              f"uml_dir={run}/", "umid=uml", "con=null", "ssl=null", f"ssl0=fd:{channel}",
              "con0=null,fd:1", "LAB_CHAN=/dev/ttyS0", f"LAB_SHARE={run / 'out'}"]
     if options.tty:
-        words.append("con1=fd:0,fd:2")
+        words.append("con1=fd:0,fd:0")
     return [str(image(machine))] + cmdline(machine, options, words)
 
 
@@ -417,7 +417,7 @@ def qemu_command(machine, options, run, channel, kvm):
              "-machine", "q35,kernel-irqchip=split", "-display", "none", *accel,
              "-m", options.mem or "2G", "-kernel", str(image(machine)),
              "-append", " ".join(cmdline(machine, options, params)),
-             "-chardev", f"file,id=console,path={run / 'console.log'}",
+             "-chardev", f"file,id=console,append=on,path={run / 'console.log'}",
              "-serial", "chardev:console",
              "-virtfs", f"local,path=/,mount_tag=root,readonly=on,{share}",
              "-virtfs", f"local,path={run / 'out'},mount_tag=out,{share}",
@@ -469,12 +469,13 @@ class Guest:
             cmd = um_command(self.machine, options, self.run, theirs.fileno())
         else:
             cmd = qemu_command(self.machine, options, self.run, theirs.fileno(), kvm)
-        with open(self.console, "wb") as console:
+        emulated = MACHINES[self.machine]["arch"] != "um"
+        with open(self.console, "ab") as console:
             self.proc = subprocess.Popen(
                 cmd, pass_fds=[theirs.fileno()], start_new_session=not options.tty,
-                stdin=None if options.tty else subprocess.DEVNULL, stdout=console,
-                stderr=None if options.tty else console, env=machine_env(self.run),
-                preexec_fn=die_with_parent)
+                stdin=None if options.tty else subprocess.DEVNULL,
+                stdout=None if options.tty and emulated else console, stderr=console,
+                env=machine_env(self.run), preexec_fn=die_with_parent)
         theirs.close()
         self.begin = time.monotonic()
         limit = 60 if kvm else BOOT_TIMEOUT[self.machine]
@@ -492,8 +493,8 @@ class Guest:
             raise Died(f"{self.machine} died") from err
 
     def read(self, deadline):
-        left = deadline - time.monotonic()
-        if left <= 0 or not select.select([self.sock], [], [], left)[0]:
+        left = None if deadline is None else max(0, deadline - time.monotonic())
+        if not select.select([self.sock], [], [], left)[0]:
             raise Died(f"{self.machine} does not answer")
         try:
             data = self.sock.recv(65536)
@@ -543,11 +544,11 @@ class Guest:
         self.collect(time.monotonic() + 300, lambda kind, data: out.append((kind, data)))
         return b"".join(data for kind, data in out if kind == "out").decode(errors="replace")
 
-    def shell(self):
+    def shell(self, rows, cols):
         path = "/dev/tty1" if MACHINES[self.machine]["arch"] == "um" else "/dev/hvc0"
         data = os.fsencode(ROOT)
-        self.send(f"shell {path} {len(data)}\n".encode() + data)
-        self.collect(float("inf"), lambda kind, data: None)
+        self.send(f"shell {path} {rows} {cols} {len(data)}\n".encode() + data)
+        self.collect(None, lambda kind, data: None)
 
     def console_text(self):
         with contextlib.suppress(OSError):
@@ -701,12 +702,11 @@ def shell_words(words):
 
 def shell(guest):
     old = termios.tcgetattr(0)
-    rows, cols = struct.unpack("HH", fcntl.ioctl(0, termios.TIOCGWINSZ, b"\0" * 4))
-    say(f"{guest.machine}: booted in {guest.boot_seconds:.1f} s; leave with Ctrl-D; "
-        f"your terminal has {rows} rows, {cols} columns")
+    rows, cols = struct.unpack("HHHH", fcntl.ioctl(0, termios.TIOCGWINSZ, b"\0" * 8))[:2]
+    say(f"{guest.machine}: booted in {guest.boot_seconds:.1f} s; leave with Ctrl-D")
     try:
         tty.setraw(0)
-        guest.shell()
+        guest.shell(rows or 24, cols or 80)
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, old)
     return 0

@@ -82,10 +82,14 @@ def command_of(entry):
         return (f"[ -e {run}/run ] || {{ echo no KUnit suite {shlex.quote(arg)} >&2; exit 1; }}; "
                 f"echo run > {run}/run && cat {run}/results", "repo")
     if entry["kind"] == "liburing":
-        return f"exec {shlex.quote(str(lab.BUILD / 'liburing' / 'test' / arg))}.t", "scratch"
+        return f"exec {shlex.quote(str(lab.BUILD / 'liburing' / 'test' / arg))}.t 2>&1", "scratch"
     if entry["kind"] == "kselftest":
         path, *rest = shlex.split(arg)
-        return "exec " + shlex.join([str(lab.ROOT / path)] + rest), "scratch"
+        last = (entry["cases"] or "*").rpartition(".")[2]
+        if not re.search(r"[*?[]", last):
+            # whichever of the three it names
+            rest += ["-f", last, "-v", last, "-t", last]
+        return "exec " + shlex.join([str(lab.ROOT / path)] + rest) + " 2>&1", "scratch"
     return arg, "repo"
 
 
@@ -350,6 +354,8 @@ def main():
     if options.selftest:
         return check_selftest(entries, results)
     count = results.count
+    if not sum(count.values()):
+        lab.say(f"no test matches {options.pattern}")
     lab.say(f"{count['ok']} passed, {count['not ok']} failed, {count['skip']} skipped")
     return 1 if count["not ok"] or not sum(count.values()) else 0
 

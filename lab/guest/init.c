@@ -9,7 +9,7 @@
  * host to guest, one line each, some followed by bytes:
  *	repo LEN\nPATH			keep PATH visible, hide the host's /tmp
  *	job ID SECONDS DIR LEN\nCMD	run CMD with bash; DIR is a path or "scratch"
- *	shell TTY LEN\nPATH		an interactive shell on TTY, in PATH
+ *	shell TTY ROWS COLS LEN\nPATH	an interactive shell on TTY, in PATH
  *	leak				what does kmemleak say
  * guest to host: "TYPE LEN\n" and LEN bytes; TYPE is hello, out, err, log, end
  */
@@ -505,7 +505,7 @@ static void run_job(int seconds, const char *dir, const char *cmd)
 		framef("end", "exit %.3f %d", took, WEXITSTATUS(status));
 }
 
-static void run_shell(const char *tty, const char *dir)
+static void run_shell(const char *tty, struct winsize *size, const char *dir)
 {
 	char *const argv[] = { "/bin/bash", "-i", NULL };
 	int status = 0;
@@ -519,6 +519,7 @@ static void run_shell(const char *tty, const char *dir)
 		if (fd < 0)
 			die(tty);
 		ioctl(fd, TIOCSCTTY, 1);
+		ioctl(fd, TIOCSWINSZ, size);
 		for (int i = 0; i < 3; i++)
 			dup2(fd, i);
 		start(dir, argv);
@@ -569,6 +570,7 @@ static void open_channel(void)
 int main(void)
 {
 	char line[8192], dir[4096];
+	struct winsize size = { 0 };
 	int seconds;
 	size_t len;
 	sigset_t set;
@@ -592,6 +594,8 @@ int main(void)
 			mount_late();
 			arm_fault_injection();
 			loopback_up();
+			if (sethostname("lab", strlen("lab")))
+				perror("init: sethostname");
 			set_limits();
 			set_env();
 			drain_kmsg();
@@ -599,9 +603,10 @@ int main(void)
 		} else if (sscanf(line, "job %d %4095s %zu", &seconds, dir, &len) == 3) {
 			text = read_bytes(len);
 			run_job(seconds, strcmp(dir, "repo") ? dir : repo, text);
-		} else if (sscanf(line, "shell %4095s %zu", dir, &len) == 2) {
+		} else if (sscanf(line, "shell %4095s %hu %hu %zu", dir, &size.ws_row,
+				  &size.ws_col, &len) == 4) {
 			text = read_bytes(len);
-			run_shell(dir, text);
+			run_shell(dir, &size, text);
 		} else if (!strcmp(line, "leak")) {
 			find_leaks();
 		} else {
