@@ -275,7 +275,8 @@ def run_machine(name, entries, results):
                 lab.say(f"  BOOT    {name}, in {guest.boot_seconds:.1f}s")
                 found = lab.splat(guest.boot_log)
                 if found:
-                    results.add(f"{name}.boot", "not ok", guest.boot_seconds, "kernel report", found)
+                    results.add(f"{name}.boot", "not ok", guest.boot_seconds, "kernel report",
+                                found)
                 alive = True
                 while left and alive:
                     alive = run_entry(guest, left.pop(0), results, folder)

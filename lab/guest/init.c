@@ -17,6 +17,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <net/if.h>
 #include <poll.h>
 #include <signal.h>
@@ -194,25 +195,27 @@ static void loopback_up(void)
 	close(fd);
 }
 
+static void write_all_files(const char *pattern, const char *text)
+{
+	glob_t found;
+
+	if (glob(pattern, 0, NULL, &found))
+		return;
+	for (size_t i = 0; i < found.gl_pathc; i++)
+		write_file(found.gl_pathv[i], text);
+	globfree(&found);
+}
+
 /*
  * /proc/<pid>/fail-nth counts only the sites that these filters let through,
  * and the defaults spare every allocation that may sleep.
  */
 static void arm_fault_injection(void)
 {
-	static const char * const kinds[] = {
-		"failslab", "fail_page_alloc", "fail_usercopy", "fail_futex",
-	};
-	char path[128];
-
-	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-		snprintf(path, sizeof(path), "/sys/kernel/debug/%s/verbose", kinds[i]);
-		write_file(path, "0");
-		snprintf(path, sizeof(path), "/sys/kernel/debug/%s/ignore-gfp-wait", kinds[i]);
-		write_file(path, "N");
-	}
-	write_file("/sys/kernel/debug/fail_page_alloc/ignore-gfp-highmem", "N");
-	write_file("/sys/kernel/debug/fail_page_alloc/min-order", "0");
+	write_all_files("/sys/kernel/debug/fail*/verbose", "0");
+	write_all_files("/sys/kernel/debug/fail*/ignore-gfp-wait", "N");
+	write_all_files("/sys/kernel/debug/fail*/ignore-gfp-highmem", "N");
+	write_all_files("/sys/kernel/debug/fail*/min-order", "0");
 }
 
 static void mount_early(void)
@@ -301,9 +304,8 @@ static void drain_kmsg(void)
 			return;
 		rec[n] = 0;
 		text = strchr(rec, ';');
-		if (!text)
+		if (!text || sscanf(rec, "%*u,%*u,%llu", &us) != 1)
 			continue;
-		sscanf(rec, "%*u,%*u,%llu", &us);
 		text++;
 		/* what follows the first line is a dictionary of the device */
 		end = strchr(text, '\n');
