@@ -130,6 +130,23 @@ void io_memcpy_cleanup(struct io_kiocb *req)
 	mc->src_node = NULL;
 }
 
+/**
+ * io_memcpy_fail - set the result of a request that is failed from outside
+ * @req:	request that is canceled while it waits to be retried
+ *
+ * An earlier attempt may have copied a part. Report that, and not an error,
+ * which would mean that nothing was written.
+ *
+ * Context: ->uring_lock held.
+ */
+void io_memcpy_fail(struct io_kiocb *req)
+{
+	struct io_memcpy *mc = io_kiocb_to_cmd(req, struct io_memcpy);
+
+	if (mc->done)
+		io_req_set_res(req, mc->done, 0);
+}
+
 static int io_memcpy_import_src(struct io_kiocb *req, struct io_memcpy *mc,
 				struct iov_iter *iter, unsigned int issue_flags)
 {

@@ -35,5 +35,6 @@ static inline bool io_memcpy_overlap(u64 a, u64 b, u32 len)
 int io_memcpy_prep(struct io_kiocb *req, const struct io_uring_sqe *sqe);
 int io_memcpy(struct io_kiocb *req, unsigned int issue_flags);
 void io_memcpy_cleanup(struct io_kiocb *req);
+void io_memcpy_fail(struct io_kiocb *req);
 
 #endif
