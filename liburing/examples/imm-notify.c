@@ -393,7 +393,7 @@ int main(int argc, char *argv[])
 
 	printf("\n"
 	       "us       from the event until the spinner saw the word\n"
-	       "enters   io_uring_enter calls per chain, until the word was stored\n"
+	       "enters   io_uring_enter calls per chain until the word was stored, submission included\n"
 	       "unaided  chains that stored while the owner computed for %llu ms, without a call\n",
 	       COMPUTE_NS / 1000000);
 	if (cpus < 3)

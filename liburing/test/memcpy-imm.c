@@ -384,7 +384,6 @@ static const int bad_errno[B_LAST] = {
 	[B_KERNEL]	= -EFAULT,
 };
 
-/* the pages after 'buf': see map_buf() */
 static unsigned char *page_none, *page_rdonly, *page_unmapped;
 
 static void prep_bad(struct io_uring_sqe *sqe, int bad)
@@ -504,6 +503,7 @@ static void prep_bad(struct io_uring_sqe *sqe, int bad)
 /* bad input gets its errno, ends the chain, and nothing is written */
 static int test_bad(struct io_uring *ring, const struct params *p)
 {
+	long psz = sysconf(_SC_PAGESIZE);
 	struct io_uring_sqe *sqe;
 	int i, last = B_LAST;
 	int res[2];
@@ -512,6 +512,14 @@ static int test_bad(struct io_uring *ring, const struct params *p)
 #ifdef CONFIG_USE_SANITIZER
 	last = B_NULL;
 #endif
+
+	/* only now, as the next mapping may take its place */
+	page_unmapped = mmap(NULL, psz, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (page_unmapped == MAP_FAILED || munmap(page_unmapped, psz)) {
+		perror("mmap");
+		return 1;
+	}
 
 	for (i = 0; i < last; i++) {
 		memset(buf, GUARD, BUF_SIZE);
@@ -702,7 +710,7 @@ static int map_buf(void)
 	long psz = sysconf(_SC_PAGESIZE);
 	unsigned char *p;
 
-	p = mmap(NULL, 5 * psz, PROT_READ | PROT_WRITE,
+	p = mmap(NULL, 4 * psz, PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (p == MAP_FAILED)
 		return 1;
@@ -711,10 +719,8 @@ static int map_buf(void)
 	buf = p + psz;
 	page_none = p + 2 * psz;
 	page_rdonly = p + 3 * psz;
-	page_unmapped = p + 4 * psz;
 	return mprotect(page_none, psz, PROT_NONE) ||
-		mprotect(page_rdonly, psz, PROT_READ) ||
-		munmap(page_unmapped, psz);
+		mprotect(page_rdonly, psz, PROT_READ);
 }
 
 int main(int argc, char *argv[])

@@ -5,7 +5,6 @@
  *		bad input gets
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,6 +119,20 @@ static int expect(struct io_uring *ring, const struct params *p,
 	return 0;
 }
 
+static int differ(const unsigned char *d, const unsigned char *s, size_t len)
+{
+	size_t i;
+
+	for (i = 0; i < len; i++) {
+		if (d[i] != s[i]) {
+			fprintf(stderr, "byte %zu of %zu: %x, not %x\n", i,
+				len, d[i], s[i]);
+			return 1;
+		}
+	}
+	return 0;
+}
+
 /* 'len' bytes of the source from 's' on are at 'd', between guards */
 static int check_copy(const unsigned char *d, const unsigned char *s,
 		      size_t len)
@@ -195,13 +208,13 @@ static int test_pairings(struct io_uring *ring, const struct params *p)
 	io_uring_prep_memcpy_fixed(get_sqe(ring, p), dst + 4096, IDX_DST, dst,
 				   IDX_DST, 4096, 0);
 	if (expect(ring, p, "same buffer", 4096) ||
-	    memcmp(dst, dst + 4096, 4096))
+	    differ(dst + 4096, src, 4096))
 		return 1;
 	fill(dst, 8192);
 	io_uring_prep_memcpy_fixed(get_sqe(ring, p), dst, IDX_DST, dst + 4096,
 				   IDX_DST, 4096, 0);
 	return expect(ring, p, "same buffer, down", 4096) ||
-		memcmp(dst, dst + 4096, 4096);
+		differ(dst, src + 4096, 4096);
 }
 
 static int test_flags(struct io_uring *ring, const struct params *p)
@@ -280,17 +293,15 @@ static int test_chain(struct io_uring *ring, const struct params *p)
 static int test_fresh(struct io_uring *ring, const struct params *p)
 {
 	const size_t len = 16 * psz;
-	char file[] = "./memcpy-XXXXXX";
 	unsigned char *m, *f;
 	size_t i;
 	int fd, ret = 1;
 
-	fd = mkstemp(file);
+	fd = memfd_create("memcpy", 0);
 	if (fd < 0) {
-		perror(file);
+		perror("memfd_create");
 		return 1;
 	}
-	unlink(file);
 	if (write(fd, src, len) != (ssize_t) len) {
 		perror("write");
 		goto close;
@@ -307,10 +318,10 @@ static int test_fresh(struct io_uring *ring, const struct params *p)
 	io_uring_prep_memcpy(get_sqe(ring, p), m + GUARD_LEN, f + 1, len - 128,
 			     0);
 	if (expect(ring, p, "fresh", len - 128) ||
-	    memcmp(m + GUARD_LEN, src + 1, len - 128))
+	    differ(m + GUARD_LEN, src + 1, len - 128))
 		goto unmap;
 
-	/* zeroes once more, over what the file holds */
+	/* zeroes once more, over the file's content */
 	if (madvise(m, len, MADV_DONTNEED)) {
 		perror("madvise");
 		goto unmap;
