@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
 """Build every commit of the kernel series, with its options on and with each one off.
 

@@ -119,13 +119,13 @@ def override(project):
         path = Path(src).expanduser().resolve()
         if not (path / "Makefile").is_file():
             raise FetchError("%s_SRC=%s: no source tree there" % (prefix, src))
-        return artefact("tree", path, "of %s_SRC" % prefix, tree_identity(path), prefix + "_SRC")
+        return artefact("tree", path, "(yours)", tree_identity(path), prefix + "_SRC")
     if tarball:
         path = Path(tarball).expanduser().resolve()
         if not path.is_file():
             raise FetchError("%s_TARBALL=%s: no such file" % (prefix, tarball))
         what = "deb" if path.suffix == ".deb" else "tarball"
-        return artefact(what, path, "of " + path.name, sha256(path), prefix + "_TARBALL")
+        return artefact(what, path, "(yours)", sha256(path), prefix + "_TARBALL")
     return None
 
 
@@ -319,14 +319,14 @@ def fetch(project, record):
         got["version"] = record["version"]
         return got
     cache_dir().mkdir(parents=True, exist_ok=True)
-    # A version that took the wanted one's place stays chosen, so that the mirror is asked once.
+    # What took the wanted version's place stays chosen for a day: the mirror may have had a hole.
     instead = cache_dir() / ("%s_%s.instead" % (record["package"], record["version"]))
     substitutes = cached_substitutes(record)
-    if instead.is_file():
-        chosen = instead.read_text().strip()
-        substitutes.sort(key=lambda s: s[0] != chosen)
+    chosen = instead.is_file() and time.time() - instead.stat().st_mtime < 86400
+    if chosen:
+        substitutes.sort(key=lambda s: s[0] != instead.read_text().strip())
     tried = []
-    if not (instead.is_file() and substitutes):
+    if not (chosen and substitutes):
         if not shutil.which("apt-get"):
             tried.append("apt: not on this machine")
         else:

@@ -948,7 +948,9 @@ def fill_cover(proj, cover):
     """Put the text into the letter that git format-patch made."""
     subject, body = cover_text(proj)
     record = fetch.read_record(proj.store / "base")
-    body += "\n\nBase: %s %s" % (record["package"], read_state(proj)["version"])
+    state = read_state(proj)
+    if state["asked"] == record["version"]:
+        body += "\n\nBase: Debian's %s %s" % (record["package"], state["version"])
     letter = read_text(cover)
     for placeholder, words in (("*** SUBJECT HERE ***", subject), ("*** BLURB HERE ***", body)):
         if placeholder not in letter:
