@@ -59,7 +59,9 @@ def run(argv, cwd=ROOT, text=None, extra_env=None):
     """Exit status and merged output of a command; its log line goes to the gate's log."""
     env = dict(os.environ, LC_ALL="C.UTF-8", PATH="/usr/bin:/bin:" + os.environ.get("PATH", ""))
     env.update(extra_env or {})
-    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "KBUILD_OUTPUT", "ARCH", "CROSS_COMPILE"):
+    # What a calling make or a person's shell has set for other builds.
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "KBUILD_OUTPUT", "ARCH", "CROSS_COMPILE",
+                 "LLVM", "CC", "KCFLAGS", "KCPPFLAGS", "CF"):
         env.pop(name, None)
     argv = [str(a) for a in argv]
     got = subprocess.run(argv, cwd=str(cwd), input=text, env=env, stdout=subprocess.PIPE,
@@ -244,7 +246,9 @@ def codespell_of(paths):
             copy = Path(top) / path
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_text(ours_as_text(ROOT / path))
-        out = run(["codespell", "-q", "2", "-L", CODESPELL_IGNORE, "."], top)[1]
+        # Special characters of roff, such as \(bu, are no words.
+        out = run(["codespell", "-q", "2", "-L", CODESPELL_IGNORE,
+                   "--ignore-regex", r"\\\(\w\w", "."], top)[1]
     for line in out.splitlines():
         if "==>" in line:
             findings.append(re.sub(r"^\./", "", line))
@@ -589,13 +593,15 @@ def bad_sparse():
 def spatch(script, paths):
     options = re.findall(r"^// Options: (.*)$", script.read_text(), re.M)
     argv = ["spatch", "-D", "report", "--no-show-diff", "--very-quiet", "--cocci-file", script]
-    return run(argv + shlex.split(" ".join(options)) + paths, LINUX)[1]
+    code, out = run(argv + shlex.split(" ".join(options)) + paths, LINUX)
+    reports = [line for line in out.splitlines() if re.match(r"\S+:\d+:", line)]
+    return reports if code == 0 else reports + ["%s: spatch failed" % script.name]
 
 
 def coccinelle_of(scripts, paths):
     with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
-        outs = pool.map(lambda script: spatch(script, paths), scripts)
-        return [line for out in outs for line in out.splitlines() if line.strip()]
+        return [line for lines in pool.map(lambda script: spatch(script, paths), scripts)
+                for line in lines]
 
 
 def report_scripts():
