@@ -126,7 +126,7 @@ def spdx_of(paths):
     for path in paths:
         if path.is_symlink() or path.suffix in (".patch", ".png"):
             continue                       # a patch has the licence of what it edits
-        if re.match(r"(COPYING|LICENSE)", path.name):
+        if re.match(r"(LICENSES/|COPYING|LICENSE)", str(path)):
             continue                       # the licences themselves
         head = path.read_text(errors="replace").splitlines()[:5]
         if not any("SPDX-License-Identifier:" in line for line in head):
@@ -248,7 +248,7 @@ def codespell_of(paths):
             copy.write_text(ours_as_text(ROOT / path))
         # Special characters of roff, such as \(bu, are no words.
         out = run(["codespell", "-q", "2", "-L", CODESPELL_IGNORE,
-                   "--ignore-regex", r"\\\(\w\w", "."], top)[1]
+                   "--ignore-regex", r"\\[([]\w\w", "."], top)[1]
     for line in out.splitlines():
         if "==>" in line:
             findings.append(re.sub(r"^\./", "", line))
