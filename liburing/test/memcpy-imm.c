@@ -400,7 +400,8 @@ static void prep_bad(struct io_uring_sqe *sqe, int bad)
 		sqe->len = 9;
 		break;
 	case B_LENMAX:
-		sqe->len = -1U;
+		/* fixed, so that the sanitizer doesn't mind */
+		io_uring_prep_memcpy_imm_fixed(sqe, dst, VAL, -1U, 1);
 		break;
 	case B_ALIGN2:
 		io_uring_prep_memcpy_imm(sqe, dst + 1, VAL, 2);
