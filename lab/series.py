@@ -13,6 +13,7 @@ Working form: build/PROJECT, a git tree with the tag `base` and the branch
 """
 
 import argparse
+import contextlib
 import difflib
 import fcntl
 import hashlib
@@ -23,6 +24,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import namedtuple
 from pathlib import Path
@@ -34,7 +36,8 @@ NOBODY = "uring-offload <uring-offload@localhost>"
 EPOCH = 1767225600
 
 # At the root of the repo these are the project's own; every other path is a kernel path.
-OURS = r"(patches|liburing|fio|lab|docs|build|\.ci)/|Makefile$|README\.md$|\.gitignore$|COPYING|LICENSE"
+OURS = (r"(patches|liburing|fio|lab|docs|build|\.ci)/|Makefile$|README\.md$|\.gitignore$"
+        r"|COPYING|LICENSE")
 
 SPDX = {"linux": "GPL-2.0", "liburing": "MIT"}
 
@@ -48,6 +51,35 @@ class SeriesError(Exception):
 
 def say(verb, what, note=""):
     print(("  %-7s %-40s %s" % (verb, what, note)).rstrip(), flush=True)
+
+
+@contextlib.contextmanager
+def timed(proj, verb, what, step):
+    """Say what goes on, for how long, and how long it took the last time."""
+    path = proj.log / (step + ".seconds")
+    last = " [last %ss]" % path.read_text().strip() if path.is_file() else ""
+    start, over = time.time(), threading.Event()
+
+    def tick():
+        while not over.wait(1):
+            print("\r  %-7s %-40s %ds%s" % (verb, what, time.time() - start, last), end="",
+                  flush=True)
+
+    live = sys.stdout.isatty()
+    if live:
+        threading.Thread(target=tick, daemon=True).start()
+    elif last:
+        say(verb, what, last.strip())
+    try:
+        yield
+    finally:
+        over.set()
+        if live:
+            print("\r\033[K", end="")
+    seconds = "%d" % round(time.time() - start)
+    proj.log.mkdir(parents=True, exist_ok=True)
+    path.write_text(seconds + "\n")
+    say(verb, what, "%ss%s" % (seconds, last))
 
 
 def project_of(name, repo):
@@ -554,18 +586,6 @@ def locked(proj):
     return handle
 
 
-def last_time(proj, step):
-    path = proj.log / (step + ".seconds")
-    return " [last %ss]" % path.read_text().strip() if path.is_file() else ""
-
-
-def keep_time(proj, step, start):
-    proj.log.mkdir(parents=True, exist_ok=True)
-    seconds = "%d" % round(time.time() - start)
-    (proj.log / (step + ".seconds")).write_text(seconds + "\n")
-    return seconds
-
-
 # The base ----------------------------------------------------------------------------------
 
 
@@ -588,9 +608,8 @@ def unpack_beside(proj, record, got):
     tmp = proj.tree.with_name(proj.tree.name + ".new")
     if tmp.exists():
         shutil.rmtree(str(tmp))
-    say("UNPACK", "%s %s" % (record["package"], got["version"]),
-        last_time(proj, "tree-" + proj.name).strip())
-    fetch.unpack(record, got, tmp)
+    with timed(proj, "UNPACK", title(record, got), "unpack-" + proj.name):
+        fetch.unpack(record, got, tmp)
     show_new_files(tmp / ".gitignore")
     return tmp
 
@@ -621,7 +640,8 @@ def make_tree(proj, record, got):
                        ("gc.auto", "0"), ("core.untrackedCache", "true"),
                        ("advice.detachedHead", "false")):
         git(tmp, "config", key, value)
-    base = commit_base(tmp, tmp, title(record, got), tmp / ".git" / "index")
+    with timed(proj, "COMMIT", title(record, got), "commit-" + proj.name):
+        base = commit_base(tmp, tmp, title(record, got), tmp / ".git" / "index")
     git(tmp, "update-ref", "refs/heads/work", base)
     git(tmp, "update-ref", "refs/lab/agreed", base)
     git(tmp, "tag", "base", base)
@@ -633,7 +653,8 @@ def other_base(proj, record, got):
     """Commit another base into an existing tree, which does not move."""
     tmp = unpack_beside(proj, record, got)
     index = proj.tree / ".git" / "index.base"
-    base = commit_base(proj.tree, tmp, title(record, got), index)
+    with timed(proj, "COMMIT", title(record, got), "commit-" + proj.name):
+        base = commit_base(proj.tree, tmp, title(record, got), index)
     shutil.rmtree(str(tmp))
     index.unlink()
     return base
@@ -740,9 +761,10 @@ def verb_tree(proj, args):
         git(proj.tree, "tag", "-f", "base", base)
         write_base(proj, record, other)
     settle(proj, head)
-    seconds = keep_time(proj, "tree-" + proj.name if fresh else "import-" + proj.name, start)
+    patches = load(proj)
     say("TREE", "build/%s on %s" % (proj.name, read_state(proj)["version"]),
-        "%d patches, %d new files  %ss" % (len(load(proj)), len(new_paths(load(proj))), seconds))
+        "%d patches, %d new files  %.0fs" % (len(patches), len(new_paths(patches)),
+                                             time.time() - start))
     del lock
 
 
@@ -782,7 +804,12 @@ def verb_export(proj, args):
 
 def repo_files(proj):
     """All files of the repo below the project's folder, but for what git ignores."""
-    out = git(proj.repo, "ls-files", "-z", "-c", "-o", "--exclude-standard", "--", proj.sub or ".")
+    # In the person's own environment: whether they may use this repo stands in their set-up.
+    got = subprocess.run(["git", "-C", str(proj.repo), "ls-files", "-z", "-c", "-o",
+                          "--exclude-standard", "--", proj.sub or "."], stdout=subprocess.PIPE)
+    if got.returncode:
+        raise SeriesError("git cannot list the files of %s" % proj.repo)
+    out = text(got.stdout)
     prefix = proj.sub + "/" if proj.sub else ""
     return [p[len(prefix):] for p in out.split("\0") if p and os.path.lexists(str(proj.repo / p))]
 
@@ -1027,7 +1054,7 @@ def main():
     parser.add_argument("project", choices=sorted(fetch.PROJECTS))
     parser.add_argument("verb", choices=sorted(VERBS), metavar="verb")
     parser.add_argument("paths", nargs="*", help="files, for adopt")
-    parser.add_argument("--force", action="store_true", help="tree, export, clean: see what they say")
+    parser.add_argument("--force", action="store_true", help="tree, export, clean")
     parser.add_argument("--signoff", action="store_true", help="mbox: add your Signed-off-by")
     parser.add_argument("--repo", default=fetch.ROOT, help=argparse.SUPPRESS)
     args = parser.parse_args()
