@@ -4,6 +4,7 @@
  *		alone, when it is stored, and what bad input gets
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -644,6 +645,80 @@ err:
 	return 1;
 }
 
+/*
+ * A polled read completes only when someone looks for it, and so does what is
+ * linked to it. This needs a file or device that can be polled, which is given
+ * as an argument.
+ */
+static int test_polled_read(const char *file)
+{
+	static const unsigned int setups[] = {
+		0,
+		IORING_SETUP_SQPOLL,
+		IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER,
+	};
+	static const struct params p = { .name = "polled read" };
+	unsigned char *data, *read_back;
+	int ret = T_EXIT_FAIL, res[2];
+	struct io_uring_sqe *sqe;
+	struct io_uring ring;
+	unsigned int i;
+	int fd;
+
+	fd = open(file, O_RDONLY | O_DIRECT);
+	if (fd < 0)
+		return T_EXIT_SKIP;
+	data = t_aligned_alloc(BUF_SIZE, BUF_SIZE);
+	read_back = t_aligned_alloc(BUF_SIZE, BUF_SIZE);
+	if (pread(fd, read_back, BUF_SIZE, 0) != BUF_SIZE) {
+		ret = T_EXIT_SKIP;
+		goto free;
+	}
+
+	for (i = 0; i < ARRAY_SIZE(setups); i++) {
+		ret = t_create_ring(8, &ring, setups[i] | IORING_SETUP_IOPOLL);
+		if (ret == T_SETUP_SKIP)
+			continue;
+		if (ret) {
+			ret = T_EXIT_FAIL;
+			goto free;
+		}
+
+		memset(buf, GUARD, AREA);
+		memset(data, ~read_back[0], BUF_SIZE);
+		sqe = get_sqe(&ring, &p);
+		io_uring_prep_read(sqe, fd, data, BUF_SIZE, 0);
+		sqe->flags |= IOSQE_IO_LINK;
+		sqe->user_data = 0;
+		sqe = get_sqe(&ring, &p);
+		io_uring_prep_memcpy_imm(sqe, buf + 8, VAL, 8);
+		sqe->user_data = 1;
+
+		ret = reap(&ring, res, 2) ? T_EXIT_FAIL : T_EXIT_PASS;
+		io_uring_queue_exit(&ring);
+		if (ret != T_EXIT_PASS)
+			goto free;
+		if (res[0] == -EOPNOTSUPP && res[1] == -ECANCELED) {
+			ret = T_EXIT_SKIP;
+			goto free;
+		}
+		if (res[0] != BUF_SIZE || res[1] != 8 ||
+		    memcmp(data, read_back, BUF_SIZE) ||
+		    check_area(buf, 8, VAL, 8)) {
+			fprintf(stderr, "polled read %x: %d %d\n", setups[i],
+				res[0], res[1]);
+			ret = T_EXIT_FAIL;
+			goto free;
+		}
+	}
+	ret = T_EXIT_PASS;
+free:
+	free(data);
+	free(read_back);
+	close(fd);
+	return ret;
+}
+
 /* a ring that wasn't given the opcode must not run it */
 static int test_restricted(void)
 {
@@ -730,9 +805,6 @@ int main(int argc, char *argv[])
 	unsigned int i;
 	int supported;
 
-	if (argc > 1)
-		return T_EXIT_SKIP;
-
 	probe = io_uring_get_probe();
 	if (!probe)
 		return T_EXIT_SKIP;
@@ -745,6 +817,9 @@ int main(int argc, char *argv[])
 		perror("mmap");
 		return T_EXIT_FAIL;
 	}
+
+	if (argc > 1)
+		return test_polled_read(argv[1]);
 
 	for (i = 0; i < ARRAY_SIZE(params); i++) {
 		if (test_ring(&params[i]))
