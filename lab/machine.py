@@ -411,7 +411,7 @@ def qemu_command(machine, options, run, channel, kvm):
                  "-cpu", "host" if kvm else "max", "-smp", str(options.smp)]
     params = ["root=root", "rootfstype=9p", "console=ttyS0", "no_timer_check", "mitigations=off",
               "rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=loose",
-              "LAB_CHAN=/dev/vport0p1", "LAB_SHARE=9p"]
+              "LAB_CHAN=/dev/vport*p1", "LAB_SHARE=9p"]
     share = "security_model=none,multidevs=remap"
     words = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot",
              "-machine", "q35,kernel-irqchip=split", "-display", "none", *accel,

@@ -550,19 +550,23 @@ static void find_leaks(void)
 
 static void open_channel(void)
 {
-	const char *path = getenv("LAB_CHAN");
+	const char *pattern = getenv("LAB_CHAN");
 	struct termios raw;
+	glob_t found;
 
-	if (!path)
+	if (!pattern)
 		die("LAB_CHAN is not set");
-	/* a virtio port appears when the host's side has been announced */
+	/* a virtio port appears some time after its device, numbered after others */
 	for (int i = 0; chan < 0 && i < 1000; i++) {
-		chan = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY);
-		if (chan < 0)
+		if (glob(pattern, 0, NULL, &found)) {
 			poll(NULL, 0, 10);
+			continue;
+		}
+		chan = open(found.gl_pathv[0], O_RDWR | O_CLOEXEC | O_NOCTTY);
+		globfree(&found);
 	}
 	if (chan < 0)
-		die(path);
+		die(pattern);
 	if (!tcgetattr(chan, &raw)) {
 		cfmakeraw(&raw);
 		tcsetattr(chan, TCSANOW, &raw);
