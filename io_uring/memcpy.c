@@ -201,17 +201,15 @@ static int io_memcpy_import(struct io_kiocb *req, struct io_memcpy *mc,
 	return 0;
 }
 
-/* Map what is contiguous at the start of a bvec iterator with bytes left. */
+/* Map the first page of a bvec iterator that has bytes left. */
 static void *io_memcpy_map(const struct iov_iter *iter, size_t *len)
 {
 	size_t off = iter->bvec->bv_offset + iter->iov_offset;
 	struct page *page = iter->bvec->bv_page + off / PAGE_SIZE;
-	size_t n = iter->bvec->bv_len - iter->iov_offset;
 
 	off %= PAGE_SIZE;
-	if (IS_ENABLED(CONFIG_KMAP_LOCAL))
-		n = min(n, PAGE_SIZE - off);
-	*len = min(n, *len);
+	*len = min3(*len, iter->bvec->bv_len - iter->iov_offset,
+		    PAGE_SIZE - off);
 	return kmap_local_page(page) + off;
 }
 
@@ -219,9 +217,9 @@ static void *io_memcpy_map(const struct iov_iter *iter, size_t *len)
  * Copy directly to or from registered memory. Up to @len bytes, fewer only if
  * the other side is user memory that can't be accessed.
  *
- * Not copy_to_iter() and the like: they check that the kernel side is a single
- * object, which neighbours in a segment needn't be. Its bounds are those of
- * the registered buffer, and were checked.
+ * Not copy_to_iter() and the like, which check that the kernel side is a single
+ * slab object: a driver may lend what spans several. The bounds that count are
+ * those of the registered buffer, and were checked.
  */
 static size_t io_memcpy_direct(struct io_memcpy_iters *iters, size_t len)
 {
@@ -320,25 +318,33 @@ static int io_memcpy_copy(struct io_kiocb *req, struct io_memcpy *mc,
 	u8 small[IO_MEMCPY_BOUNCE_STACK];
 	size_t buf_size = sizeof(small);
 	struct io_memcpy_iters iters;
-	void *buf = small;
+	void *buf = NULL;
 	int ret;
 
 	ret = io_memcpy_import(req, mc, &iters, issue_flags);
 	if (unlikely(ret))
 		return ret;
+	/*
+	 * Only now, with the buffers referenced: who unregisters or replaces
+	 * one of them doesn't know how far a request under way has got.
+	 */
+	if ((issue_flags & IO_URING_F_NONBLOCK) &&
+	    mc->len > IO_MEMCPY_INLINE_MAX)
+		return -EAGAIN;
 
 	if (!(mc->flags & (IORING_MEMCPY_DST_FIXED | IORING_MEMCPY_SRC_FIXED)) &&
 	    mc->len - mc->done > sizeof(small)) {
 		buf_size = min(mc->len - mc->done, IO_MEMCPY_BOUNCE_SIZE);
-		buf = kmalloc(buf_size, GFP_KERNEL);
-		if (!buf)
-			return -ENOMEM;
+		buf = kmalloc(buf_size, GFP_KERNEL | __GFP_NOWARN);
 	}
-
-	ret = io_memcpy_run(req, mc, &iters, buf, buf_size, issue_flags);
-
-	if (buf != small)
+	if (buf) {
+		ret = io_memcpy_run(req, mc, &iters, buf, buf_size, issue_flags);
 		kfree(buf);
+	} else {
+		/* little to copy, or little memory, which makes it slow */
+		ret = io_memcpy_run(req, mc, &iters, small, sizeof(small),
+				    issue_flags);
+	}
 	return ret;
 }
 
@@ -352,7 +358,7 @@ static int io_memcpy_copy(struct io_kiocb *req, struct io_memcpy *mc,
  * -EOPNOTSUPP if only an engine may do it, there is none; -EFAULT if memory
  * can't be accessed, if there is no such registered buffer, if a range isn't
  * within its buffer or the buffer not for that direction; -EINVAL if both
- * ranges overlap in one buffer; -ENOMEM; -ECANCELED.
+ * ranges overlap in one buffer; -ECANCELED.
  *
  * Context: any that issues requests. With IO_URING_F_NONBLOCK it doesn't
  * fault, and copies no more than IO_MEMCPY_INLINE_MAX bytes.
@@ -363,14 +369,11 @@ static int io_memcpy_copy(struct io_kiocb *req, struct io_memcpy *mc,
 int io_memcpy(struct io_kiocb *req, unsigned int issue_flags)
 {
 	struct io_memcpy *mc = io_kiocb_to_cmd(req, struct io_memcpy);
-	bool submitter = issue_flags & IO_URING_F_NONBLOCK;
 	struct io_ring_ctx *ctx = req->ctx;
 	int ret = 0;
 
 	if (mc->flags & IORING_MEMCPY_ENGINE_ONLY)
 		ret = -EOPNOTSUPP;
-	else if (submitter && mc->len > IO_MEMCPY_INLINE_MAX)
-		ret = -EAGAIN;
 	else if (mc->done < mc->len)
 		ret = io_memcpy_copy(req, mc, issue_flags);
 
@@ -379,7 +382,7 @@ int io_memcpy(struct io_kiocb *req, unsigned int issue_flags)
 		ctx->memcpy_punted++;
 		return ret;
 	}
-	if (submitter && !ret)
+	if (!ret && (issue_flags & IO_URING_F_NONBLOCK))
 		ctx->memcpy_inline++;
 
 	if (mc->done || !ret)

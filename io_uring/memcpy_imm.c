@@ -5,9 +5,9 @@
  * It lets a chain of requests announce its end to a thread that looks at
  * memory and not at the ring. What that thread relies upon is the order: once
  * it load-acquires the value, it sees all that the chain has written before,
- * and the CQEs posted for it. CQEs are posted before the next request of the
- * link is queued (__io_submit_flush_completions(), io_req_complete_post()),
- * the barrier in io_memcpy_imm() does the rest.
+ * and the CQE that completes each of its requests. These are posted before the
+ * next request of the link is queued (__io_submit_flush_completions(),
+ * io_req_complete_post()), the barrier in io_memcpy_imm() does the rest.
  *
  * A request owns nothing but the buffer node that rsrc.c tracks in
  * req->buf_node. There is no state to cancel, and no lock of its own.
@@ -26,13 +26,15 @@
 #include <linux/uaccess.h>
 #include <linux/uio.h>
 
-#include <asm/futex.h>
-
 #include <uapi/linux/io_uring.h>
 
 #include "io_uring.h"
 #include "rsrc.h"
 #include "memcpy_imm.h"
+
+#ifdef CONFIG_FUTEX
+#include <asm/futex.h>
+#endif
 
 /* A page may be taken away again between the fault and the next try. */
 #define IO_MEMCPY_IMM_FAULT_RETRIES	16
@@ -138,6 +140,7 @@ static int io_memcpy_imm_put(const struct io_memcpy_imm *imm,
 	}
 }
 
+#ifdef CONFIG_FUTEX
 static int io_memcpy_imm_rmw(struct io_kiocb *req,
 			     const struct io_memcpy_imm *imm,
 			     u32 __user *dst, unsigned int issue_flags)
@@ -175,6 +178,14 @@ static int io_memcpy_imm_rmw(struct io_kiocb *req,
 
 	return -ECANCELED;
 }
+#else
+static int io_memcpy_imm_rmw(struct io_kiocb *req,
+			     const struct io_memcpy_imm *imm,
+			     u32 __user *dst, unsigned int issue_flags)
+{
+	return -EOPNOTSUPP;
+}
+#endif
 
 static int io_memcpy_imm_user(struct io_kiocb *req,
 			      const struct io_memcpy_imm *imm,
@@ -250,6 +261,8 @@ static int io_memcpy_imm_fixed(struct io_kiocb *req,
 		WRITE_ONCE(*(u64 *)dst, imm->val);
 		break;
 	}
+	/* who spins on it does so by another mapping of the page */
+	flush_dcache_page(bv.bv_page);
 	kunmap_local(kaddr);
 	return 0;
 }
@@ -263,11 +276,13 @@ static int io_memcpy_imm_fixed(struct io_kiocb *req,
  * the length. A store of 1, 2 or 4 bytes, and on 64-bit kernels one of 8, is a
  * single one, unless a driver has lent memory that isn't aligned for it.
  *
- * If it fails, nothing was stored, the request completes with the error and
- * the rest of the link is severed: -EFAULT if the memory can't be written, if
- * there is no such registered buffer, or if the range is not within it;
- * -EOPNOTSUPP if the architecture doesn't have the operation; -ECANCELED if a
- * contended read-modify-write was given up for a cancellation or a signal.
+ * If it fails, the request completes with the error and the rest of the link is
+ * severed. Nothing was stored then, except that a store of 3, 5, 6 or 7 bytes
+ * may be cut off by memory that goes away meanwhile. Errors are -EFAULT if the
+ * memory can't be written, if there is no such registered buffer, or if the
+ * range is not within it; -EOPNOTSUPP if the kernel doesn't have the operation;
+ * -ECANCELED if a contended read-modify-write was given up for a cancellation
+ * or a signal.
  *
  * Context: any that issues requests. Doesn't fault with IO_URING_F_NONBLOCK.
  *

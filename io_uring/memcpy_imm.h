@@ -10,7 +10,10 @@ struct io_uring_sqe;
 
 #define IO_MEMCPY_IMM_MAX_LEN	sizeof(u64)
 #define IO_MEMCPY_IMM_FLAGS	IORING_MEMCPY_DST_FIXED
-#define IO_MEMCPY_IMM_OPS	((1U << __IORING_MEMCPY_IMM_OP_LAST) - 1)
+/* those beyond SET are made of the futex helpers */
+#define IO_MEMCPY_IMM_OPS	(IS_ENABLED(CONFIG_FUTEX) ? \
+				 (1U << __IORING_MEMCPY_IMM_OP_LAST) - 1 : \
+				 1U << IORING_MEMCPY_IMM_SET)
 
 /**
  * io_memcpy_imm_bytes - memory image of an immediate value

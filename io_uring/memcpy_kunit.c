@@ -224,6 +224,3 @@ static struct kunit_suite memcpy_test_suite = {
 };
 
 kunit_test_suite(memcpy_test_suite);
-
-MODULE_DESCRIPTION("KUnit tests for the io_uring memcpy opcodes");
-MODULE_LICENSE("GPL");
