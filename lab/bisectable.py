@@ -33,7 +33,8 @@ def git(*words):
 def go_to(commit):
     """Move the working tree; only files that differ are written."""
     main = machine.BUILD / "linux"
-    if not (TREE / ".git").exists():
+    # a broken link to build/linux would make git look at the repo around it
+    if not (TREE / ".git").exists() or machine.git(TREE, "rev-parse", "HEAD") is None:
         shutil.rmtree(TREE, ignore_errors=True)
         machine.git(main, "worktree", "prune")
         machine.say("  TREE    build/bisect/tree")
