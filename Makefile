@@ -92,7 +92,7 @@ stat: tree
 #:   series      mails for git am on a pristine 7.3, in build/series; SIGNOFF=1
 #:   bisectable  build every commit, with all features on and with each one off
 #:   deb         kernel and liburing packages for real hardware, in build/deb
-#:   clean       remove build/; what was downloaded stays in the cache
+#:   clean       remove build/, unless work in there is not exported
 .PHONY: series bisectable deb clean
 series: tree
 	@$(SERIES) linux mbox
@@ -106,4 +106,6 @@ deb: tree
 	@lab/deb
 
 clean:
+	@$(SERIES) linux clean
+	@$(SERIES) liburing clean
 	rm -rf build
