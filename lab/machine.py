@@ -197,10 +197,11 @@ def step(name, what, cmd, log, cwd=None):
         for line in (errors or text)[:10]:
             say("    " + line)
         raise Failed(f"{name} {what} failed; log: {log.relative_to(ROOT)}")
-    then = f" [last {seconds(last['seconds'])}]" if last else ""
+    # A rebuild of one file says nothing about the next full one, nor that about it.
+    full = lines * 2 >= last.get("lines", 0)
+    then = f" [last {seconds(last['seconds'])}]" if last and full else ""
     say(f"  {name:<7} {what:<12} {seconds(took):>5}{then}")
-    # A rebuild of one file says nothing about the next full one.
-    if lines * 2 >= last.get("lines", 0):
+    if full:
         stamp.write_text(f"{took:.0f} {lines}\n")
 
 
