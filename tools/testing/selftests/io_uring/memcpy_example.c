@@ -5,9 +5,12 @@
  * a thread that it is there. The chain is submitted before there is anything to
  * read, and the thread never enters the kernel.
  */
+#include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -33,6 +36,8 @@ static struct io_uring_sqe *next_sqe(struct io_uring *ring, int op)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
 
+	if (!sqe)
+		exit(1);
 	memset(sqe, 0, sizeof(*sqe));
 	sqe->opcode = op;
 	return sqe;
