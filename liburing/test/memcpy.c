@@ -681,7 +681,7 @@ static int test_query(void)
 	};
 	const uint64_t flags = IORING_MEMCPY_DST_FIXED |
 		IORING_MEMCPY_SRC_FIXED | IORING_MEMCPY_CPU_ONLY |
-		IORING_MEMCPY_ENGINE_ONLY | IORING_MEMCPY_REPORT;
+		IORING_MEMCPY_REPORT;
 	const uint64_t ops = (1ULL << __IORING_MEMCPY_IMM_OP_LAST) - 1;
 	int ret;
 
