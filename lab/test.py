@@ -66,11 +66,13 @@ def selected(entry, pattern):
     """Whether the entry, or some of the cases that only it knows, may match."""
     if not pattern or matches(entry["name"], pattern):
         return True
-    head, dot, _ = pattern.partition(".")
-    if entry["kind"] in ("kselftest", "kunit") and dot and \
-            fnmatch.fnmatchcase(entry["name"], head):
-        entry["cases"] = pattern
-        return True
+    if entry["kind"] not in ("kselftest", "kunit"):
+        return False
+    parts = pattern.split(".")
+    for number in range(1, len(parts)):
+        if fnmatch.fnmatchcase(entry["name"], ".".join(parts[:number])):
+            entry["cases"] = pattern
+            return True
     return False
 
 
@@ -316,9 +318,8 @@ def build_for(entries):
         if any(entry["machine"] == name for entry in entries):
             lab.build(name)
     lab.build_init()
-    programs = [entry["arg"] for entry in entries if entry["kind"] == "kselftest"]
     for name, bits in (("selftests", 64), ("selftests32", 32)):
-        if any(arg.startswith(f"build/user/{name}/") for arg in programs):
+        if any(f"build/user/{name}/" in entry["arg"] for entry in entries):
             lab.build_selftests(bits)
     names = sorted({entry["arg"] for entry in entries if entry["kind"] == "liburing"})
     if names:
