@@ -155,7 +155,7 @@ TEST_F(chain, read_then_imm)
 	if (!self->has_imm)
 		SKIP(return, NO_IMM);
 	if (IOPOLL(variant))
-		SKIP(return, NO_PIPE);
+		DOES_NOT_APPLY(NO_PIPE);
 	sqe = ring_read(r, self->pipe[0], &self->byte, 1);
 	sqe->flags = self->flags | IOSQE_IO_LINK;
 	imm(r, &self->word, 0x1234, self->flags, 1);
@@ -181,7 +181,7 @@ TEST_F(chain, wait_for_both)
 	struct ring *r = &self->ring;
 
 	if (IOPOLL(variant))
-		SKIP(return, "a polled ring does not wait for other requests");
+		DOES_NOT_APPLY("a polled ring does not wait for other requests");
 	nop(r, self->flags | IOSQE_IO_LINK, IORING_NOP_TW, 0);
 	nop(r, self->flags, 0, 1);
 	ASSERT_EQ(2, ring_submit(r));
@@ -249,7 +249,7 @@ TEST_F(chain, mixed_ops)
 	struct io_uring_sqe *sqe;
 
 	if (IOPOLL(variant))
-		SKIP(return, NO_PIPE);
+		DOES_NOT_APPLY(NO_PIPE);
 	nop(r, self->flags | IOSQE_IO_LINK, IORING_NOP_TW, 0);
 	sqe = ring_sqe(r, IORING_OP_FADVISE);
 	sqe->fd = self->pipe[0];
@@ -308,7 +308,7 @@ TEST_F(chain, successor_has_timeout)
 	if (!self->has_imm)
 		SKIP(return, NO_IMM);
 	if (IOPOLL(variant))
-		SKIP(return, NO_PIPE);
+		DOES_NOT_APPLY(NO_PIPE);
 	nop(r, self->flags | IOSQE_IO_LINK, IORING_NOP_TW, 0);
 	imm(r, &self->word, 5, self->flags | IOSQE_IO_LINK, 1);
 	link_timeout(r, &ts, 0, 2);
@@ -331,7 +331,7 @@ TEST_F(chain, head_times_out)
 	if (!self->has_imm)
 		SKIP(return, NO_IMM);
 	if (IOPOLL(variant))
-		SKIP(return, NO_PIPE);
+		DOES_NOT_APPLY(NO_PIPE);
 	sqe = ring_read(r, self->pipe[0], &self->byte, 1);
 	sqe->flags = self->flags | IOSQE_IO_LINK;
 	link_timeout(r, &ts, IOSQE_IO_LINK, 1);
@@ -353,7 +353,7 @@ TEST_F(chain, head_beats_timeout)
 	if (!self->has_imm)
 		SKIP(return, NO_IMM);
 	if (IOPOLL(variant))
-		SKIP(return, NO_PIPE);
+		DOES_NOT_APPLY(NO_PIPE);
 	sqe = ring_read(r, self->pipe[0], &self->byte, 1);
 	sqe->flags = self->flags | IOSQE_IO_LINK;
 	link_timeout(r, &ts, IOSQE_IO_LINK, 1);
@@ -462,7 +462,7 @@ TEST_F(chain, cancel_head)
 	if (!self->has_imm)
 		SKIP(return, NO_IMM);
 	if (IOPOLL(variant))
-		SKIP(return, NO_PIPE);
+		DOES_NOT_APPLY(NO_PIPE);
 	sqe = ring_read(r, self->pipe[0], &self->byte, 1);
 	sqe->flags = self->flags | IOSQE_IO_LINK;
 	imm(r, &self->word, 5, self->flags | IOSQE_IO_LINK, 1);
@@ -623,9 +623,9 @@ TEST_F(chain, other_task_reaps)
 	if (!self->has_imm)
 		SKIP(return, NO_IMM);
 	if (IOPOLL(variant))
-		SKIP(return, NO_PIPE);
+		DOES_NOT_APPLY(NO_PIPE);
 	if (DEFER(variant))
-		SKIP(return, "a DEFER_TASKRUN ring is for one task");
+		DOES_NOT_APPLY("a DEFER_TASKRUN ring is for one task");
 	sqe = ring_read(r, self->pipe[0], &self->byte, 1);
 	sqe->flags = self->flags | IOSQE_IO_LINK;
 	imm(r, &self->word, 8, self->flags, 1);

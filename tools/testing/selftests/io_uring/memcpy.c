@@ -1192,7 +1192,7 @@ TEST_F_TIMEOUT(copy, cancel_queued, LONG_TIMEOUT)
 	int ret;
 
 	if (variant->type.setup & IORING_SETUP_IOPOLL)
-		SKIP(return, "a polled ring has no ASYNC_CANCEL");
+		DOES_NOT_APPLY("a polled ring has no ASYNC_CANCEL");
 	ret = ring_register(r, IORING_REGISTER_IOWQ_MAX_WORKERS, workers, 2);
 	ASSERT_EQ(0, ret);
 	ret = blocked_area(&a, &b, BLOCK_AT, 0x77);
@@ -1238,7 +1238,7 @@ TEST_F_TIMEOUT(copy, cancel_running, LONG_TIMEOUT)
 	unsigned int i;
 
 	if (variant->type.setup & IORING_SETUP_IOPOLL)
-		SKIP(return, "a polled ring has no ASYNC_CANCEL");
+		DOES_NOT_APPLY("a polled ring has no ASYNC_CANCEL");
 	big = mmap(NULL, 2 * len, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, big);
@@ -1284,7 +1284,7 @@ TEST_F_TIMEOUT(copy, link_timeout, LONG_TIMEOUT)
 	int ret, res[3];
 
 	if (variant->type.setup & IORING_SETUP_IOPOLL)
-		SKIP(return, "a polled ring has no LINK_TIMEOUT");
+		DOES_NOT_APPLY("a polled ring has no LINK_TIMEOUT");
 	ret = blocked_area(&a, &b, BLOCK_AT, 0x77);
 	if (ret)
 		SKIP(return, "no userfaultfd: %s", strerror(-ret));
