@@ -324,20 +324,16 @@ def install_headers():
     stamp.touch()
 
 
-def build_selftests(bits=64):
-    """tools/testing/selftests/io_uring, in build/user/selftests or selftests32."""
+def build_selftests():
     install_headers()
     source = BUILD / "linux" / "tools" / "testing" / "selftests" / "io_uring"
     if not source.is_dir():
         raise Failed("the kernel tree has no tools/testing/selftests/io_uring")
-    name = "selftests" if bits == 64 else "selftests32"
-    folder = BUILD / "user" / name / "io_uring"
+    folder = BUILD / "user" / "selftests" / "io_uring"
     folder.mkdir(parents=True, exist_ok=True)
-    cmd = ["make", "-C", str(source), f"OUTPUT={folder}", f"-j{JOBS}",
-           f"KHDR_INCLUDES=-isystem {BUILD / 'user' / 'include'}"]
-    if bits == 32:
-        cmd += ["USERCFLAGS=-m32", "USERLDFLAGS=-m32"]
-    step("BUILD", name, cmd, LOG / f"build-{name}.log")
+    step("BUILD", "selftests", ["make", "-C", str(source), f"OUTPUT={folder}", f"-j{JOBS}",
+                                f"KHDR_INCLUDES=-isystem {BUILD / 'user' / 'include'}"],
+         LOG / "build-selftests.log")
 
 
 def build_liburing(tests=()):

@@ -330,9 +330,8 @@ def build_for(entries):
         if any(entry["machine"] == name for entry in entries):
             lab.build(name)
     lab.build_init()
-    for name, bits in (("selftests", 64), ("selftests32", 32)):
-        if any(f"build/user/{name}/" in entry["arg"] for entry in entries):
-            lab.build_selftests(bits)
+    if any("build/user/selftests/" in entry["arg"] for entry in entries):
+        lab.build_selftests()
     names = sorted({entry["arg"] for entry in entries if entry["kind"] == "liburing"})
     if names:
         lab.build_liburing(names)
