@@ -171,7 +171,9 @@ def registry_hosts():
 
 
 def leak_patterns():
-    here = re.escape(str(ROOT.parent)) + "/" if ROOT.parent != Path("/") else ""
+    # where everybody's clone may lie is no path of one machine
+    common = ("/", "/home", "/mnt", "/opt", "/root", "/srv", "/tmp", "/usr/src", "/var/tmp")
+    here = re.escape(str(ROOT.parent)) + "/" if str(ROOT.parent) not in common else ""
     hosts = registry_hosts()
     return [(what, re.compile(pattern)) for what, pattern in (
         ("path of one machine", r"(?<![\w.])/(?:root|work|home/\w+|tmp/\w\w?)/"),
