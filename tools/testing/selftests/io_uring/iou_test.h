@@ -34,12 +34,6 @@
 #define MADV_HUGEPAGE		14
 #endif
 
-/*
- * Leave a test that makes no sense for the type of ring at hand. Not a SKIP,
- * that is for what the machine or the kernel lacks, and somebody has to mind.
- */
-#define DOES_NOT_APPLY(why)	do { TH_LOG("n/a: %s", why); return; } while (0)
-
 /* A lost completion is noticed after this long; a slow emulator needs much */
 #define WAIT_MS			15000
 /* Harness timeout of tests that move much memory or run against the clock */

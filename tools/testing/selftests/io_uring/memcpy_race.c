@@ -481,8 +481,10 @@ TEST_F_TIMEOUT(race, buffers, LONG_TIMEOUT)
 	pthread_t thread;
 	struct ring r;
 
-	if (variant->type.setup & IORING_SETUP_SINGLE_ISSUER)
-		DOES_NOT_APPLY("only one task may register with this ring");
+	if (variant->type.setup & IORING_SETUP_SINGLE_ISSUER) {
+		TH_LOG("n/a: %s", "only one task may register with this ring");
+		return;
+	}
 	ASSERT_EQ(0, ring_init(&r, RING_ENTRIES, variant->type.setup));
 	ASSERT_EQ(0, arena_init(&a, 256 * 1024, true));
 	ASSERT_EQ(0, arena_init(&b, 256 * 1024, true));
@@ -566,8 +568,10 @@ TEST_F_TIMEOUT(race, cancel, LONG_TIMEOUT)
 	int res[3 * SLOTS];
 	struct ring r;
 
-	if (variant->type.setup & IORING_SETUP_IOPOLL)
-		DOES_NOT_APPLY("a polled ring has no ASYNC_CANCEL");
+	if (variant->type.setup & IORING_SETUP_IOPOLL) {
+		TH_LOG("n/a: %s", "a polled ring has no ASYNC_CANCEL");
+		return;
+	}
 	ASSERT_EQ(0, ring_init(&r, RING_ENTRIES, variant->type.setup));
 	ring_register(&r, IORING_REGISTER_IOWQ_MAX_WORKERS, workers, 2);
 	ASSERT_EQ(0, arena_init(&src, SLOT, false));
