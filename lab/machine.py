@@ -383,7 +383,7 @@ def cmdline(machine, options, params):
         words.append("kasan_multi_shot")
     if MACHINES[machine]["debug"] and MACHINES[machine]["arch"] != "um":
         # an emulated CPU with checkers is slow, not stuck
-        words += ["rcupdate.rcu_cpu_stall_timeout=300", "hung_task_timeout_secs=600"]
+        words += ["rcupdate.rcu_cpu_stall_timeout=300", "sysctl.kernel.hung_task_timeout_secs=600"]
     return words + shlex.split(options.append or "")
 
 
