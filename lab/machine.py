@@ -383,7 +383,11 @@ def cmdline(machine, options, params):
         words.append("kasan_multi_shot")
     if MACHINES[machine]["debug"] and MACHINES[machine]["arch"] != "um":
         # an emulated CPU with checkers is slow, not stuck
-        words += ["rcupdate.rcu_cpu_stall_timeout=300", "sysctl.kernel.hung_task_timeout_secs=600"]
+        words += ["rcupdate.rcu_cpu_stall_timeout=300",
+                  "sysctl.kernel.hung_task_timeout_secs=600", "tsc=reliable"]
+        # half of the time of a boot, and UML has it: --append kmemleak=on where UML does not do
+        if "kmemleak=" not in options.append:
+            words.append("kmemleak=off")
     return words + shlex.split(options.append or "")
 
 
@@ -539,10 +543,12 @@ class Guest:
         return end[0], float(end[1]), int(end[2]) if len(end) > 2 else 0
 
     def leaks(self):
-        """kmemleak's report, "" where there is none (or no kmemleak)."""
+        """kmemleak's report, or None where it is off."""
         out = []
         self.send(b"leak\n")
-        self.collect(time.monotonic() + 300, lambda kind, data: out.append((kind, data)))
+        end = self.collect(time.monotonic() + 300, lambda kind, data: out.append((kind, data)))
+        if end[2] != "0":
+            return None
         return b"".join(data for kind, data in out if kind == "out").decode(errors="replace")
 
     def shell(self, rows, cols):
@@ -685,7 +691,7 @@ def run(options):
                 say(f"lab: {machine}: {end} after {options.timeout} s")
                 status = 124
             leaks = "" if options.no_leaks or end == "stuck" else guest.leaks()
-            found = splat(guest.boot_log) or splat("".join(log)) or splat(leaks)
+            found = splat(guest.boot_log) or splat("".join(log)) or splat(leaks or "")
             if found:
                 report_splat(found)
                 status = status or 1

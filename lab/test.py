@@ -269,6 +269,8 @@ def run_entry(guest, entry, results, folder):
 def check_leaks(guest, results, folder):
     begin = time.monotonic()
     text = guest.leaks()
+    if text is None:
+        return
     log = folder / "kmemleak.log"
     log.write_text(text)
     found = lab.splat(text)
