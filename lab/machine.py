@@ -167,7 +167,11 @@ def locked(name):
     """Two programs never build in one folder at once."""
     BUILD.mkdir(exist_ok=True)
     with open(BUILD / f"{name}.lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"  WAIT    {name}, another program builds it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
