@@ -5,6 +5,9 @@
  * What a chain promises besides - order, failure, cancellation, timeouts,
  * skipped and overflowed CQEs - stays as it is on every type of ring.
  */
+#include <sys/socket.h>
+#include <sys/stat.h>
+
 #include "iou_test.h"
 #include "kselftest_harness.h"
 
@@ -653,6 +656,95 @@ TEST_F(chain, other_task_reaps)
 	pthread_join(thread, NULL);
 	EXPECT_EQ(2, rp.got);
 	EXPECT_EQ(8, self->word);
+}
+
+/*
+ * Completions are also flushed from within a multishot request, which may run
+ * with credentials of its own: they are not for what is linked to others.
+ */
+TEST_F(chain, credentials)
+{
+	char dir[] = "/tmp/link_inline_XXXXXX", path[64];
+	struct ring *r = &self->ring;
+	size_t ps = page_size();
+	struct io_uring_sqe *sqe;
+	struct io_uring_cqe cqe;
+	int id, sock[2], fd = -1, left = 3;
+	struct stat st;
+	char bufs[256];
+	__u32 *word;
+
+	if (!self->has_imm)
+		SKIP(return, NO_IMM);
+	if (IOPOLL(variant)) {
+		TH_LOG("n/a: %s", NO_PIPE);
+		return;
+	}
+	if (geteuid())
+		SKIP(return, "needs two users");
+	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, sock));
+	ASSERT_NE(NULL, mkdtemp(dir));
+	ASSERT_EQ(0, chmod(dir, 0777));
+	snprintf(path, sizeof(path), "%s/file", dir);
+
+	/* of this thread only, the libc would change all of them */
+	ASSERT_EQ(0, syscall(__NR_setresuid, -1, 65534, -1));
+	id = ring_register(r, IORING_REGISTER_PERSONALITY, NULL, 0);
+	ASSERT_EQ(0, syscall(__NR_setresuid, -1, 0, -1));
+	ASSERT_LT(0, id);
+
+	sqe = ring_sqe(r, IORING_OP_PROVIDE_BUFFERS);
+	sqe->addr = u64_ptr(bufs);
+	sqe->len = sizeof(bufs) / 8;
+	sqe->fd = 8;
+	sqe->buf_group = 1;
+	ASSERT_LE(0, ring_run(r));
+	sqe = ring_sqe(r, IORING_OP_RECV);
+	sqe->fd = sock[0];
+	sqe->ioprio = IORING_RECV_MULTISHOT;
+	sqe->flags = IOSQE_BUFFER_SELECT;
+	sqe->buf_group = 1;
+	sqe->personality = id;
+	sqe->user_data = 9;
+	ASSERT_EQ(1, ring_submit(r));
+
+	/* the store has to go to io-wq, and takes what is linked along */
+	word = mmap(NULL, ps, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, word);
+	sqe = ring_read(r, self->pipe[0], &self->byte, 1);
+	sqe->flags = self->flags | IOSQE_IO_LINK;
+	imm(r, word, 1, self->flags | IOSQE_IO_LINK, 1);
+	sqe = ring_sqe(r, IORING_OP_OPENAT);
+	sqe->fd = AT_FDCWD;
+	sqe->addr = u64_ptr(path);
+	sqe->len = 0600;
+	sqe->open_flags = O_CREAT | O_RDWR | O_EXCL | O_CLOEXEC;
+	sqe->flags = self->flags;
+	sqe->user_data = 2;
+	ASSERT_EQ(3, ring_submit(r));
+	EXPECT_TRUE(ring_quiet(r));
+
+	ASSERT_EQ(1, write(self->pipe[1], "x", 1));
+	ASSERT_EQ(1, write(sock[1], "y", 1));
+	while (left) {
+		ASSERT_EQ(0, ring_wait(r, &cqe));
+		if (cqe.user_data == 9)
+			continue;
+		EXPECT_LE(0, cqe.res);
+		if (cqe.user_data == 2)
+			fd = cqe.res;
+		left--;
+	}
+	EXPECT_EQ(0, fstat(fd, &st));
+	EXPECT_EQ(0, st.st_uid);
+	EXPECT_EQ(1, *word);
+	unlink(path);
+	rmdir(dir);
+	close(fd);
+	close(sock[0]);
+	close(sock[1]);
+	munmap(word, ps);
 }
 
 TEST_HARNESS_MAIN
