@@ -24,7 +24,7 @@ OUT = lab.ROOT / "docs" / "bench"
 RINGS = ("default", "coop", "defer", "sqpoll")
 PAIRS = ("user-user", "fixed-user", "user-fixed", "fixed-fixed")
 SIZES = {"64": 64, "4k": 4096, "64k": 65536, "1m": 1 << 20}
-FIGURE = re.compile(r"^([a-z0-9.-]+) (-?[0-9.]+)$")
+FIGURE = re.compile(r"^([a-z0-9_.-]+) (-?[0-9.]+)$")
 # functions that every request goes through; what others pay shows in them
 HOT = ("io_submit_sqes", "__io_submit_flush_completions", "io_issue_sqe", "__io_issue_sqe",
        "io_free_batch_list", "io_import_reg_buf", "io_read_fixed", "io_nop",
