@@ -142,10 +142,9 @@ static void bench_batch(const char *name, unsigned int batch, bool imm)
 	io_uring_queue_exit(&ring);
 }
 
-static void bench_read_fixed(void)
+/* At a depth of 1 nothing depends on how the drive batches its interrupts. */
+static void bench_read_fixed(unsigned int depth, unsigned int rounds)
 {
-	/* many, as how interrupts are batched differs by 3 % over a few thousand */
-	const unsigned int depth = 64, rounds = 1024;
 	struct iovec iov = { alloc_pages(depth * 4096, 0), depth * 4096 };
 	int fd = open(DRIVE, O_RDONLY | O_DIRECT);
 	struct io_uring ring;
@@ -174,7 +173,8 @@ static void bench_read_fixed(void)
 		submit(&ring, depth);
 		reap(&ring, depth, 4096);
 	}
-	printf("read_fixed.4k %.1f\n", (now() - start) / (rounds * depth));
+	printf("read_fixed.4k.depth%u %.1f\n", depth,
+	       (now() - start) / (rounds * depth));
 	io_uring_queue_exit(&ring);
 	munmap(iov.iov_base, iov.iov_len);
 	close(fd);
@@ -384,7 +384,8 @@ int main(void)
 
 	bench_batch("nop", 1, false);
 	bench_batch("nop", 32, false);
-	bench_read_fixed();
+	bench_read_fixed(1, 4096);
+	bench_read_fixed(64, 256);
 	bench_send();
 	if (memcpy_ops) {
 		bench_batch("imm", 1, true);
