@@ -4,14 +4,14 @@
 
 What counts is that the verdicts are the same, not what they are: a test that
 fails on both has nothing to do with the series. Those that differ are run again
-on both kernels, and only a difference that stays is one. Tests that the series
-adds are named, and have to pass on the patched kernel.
+on both kernels. It is a difference if no verdict of the patched kernel is one that
+the unpatched has shown in any run. Tests that the series adds are named, and have
+to pass on the patched kernel.
 """
 
 import argparse
 import re
 import subprocess
-import sys
 import time
 
 import machine as lab
@@ -107,29 +107,40 @@ def run_suite(machine, names):
 
 
 def compare(names, added):
-    results = {machine: run_suite(machine, names) for machine in MACHINES}
-    base, now = (results[machine] for machine in MACHINES)
-    differ = [name for name in names if name not in added and base[name] != now[name]]
+    """Run all on both kernels, what differs again, and say what does."""
+    seen = {}
+    for machine in MACHINES:
+        seen[machine] = {name: [verdict] for name, verdict in run_suite(machine, names).items()}
+    base, now = (seen[machine] for machine in MACHINES)
+
+    def differing():
+        # one that doesn't come out the same each time on the unpatched kernel shows nothing
+        return [name for name in names
+                if name not in added and not set(base[name]) & set(now[name])]
+
+    def failing():
+        return [name for name in names if name in added and "pass" not in now[name]]
+
     for _ in range(RETRIES):
-        if not differ:
+        again = differing() + failing()
+        if not again:
             break
-        lab.say(f"  AGAIN   {' '.join(differ)}")
-        again = {machine: run_suite(machine, differ) for machine in MACHINES}
-        for name in differ:
-            for machine in MACHINES:
-                if again[machine][name] == "pass":
-                    results[machine][name] = "pass"
-        differ = [name for name in differ if base[name] != now[name]]
-    bad_new = [name for name in sorted(added & set(names)) if now[name] != "pass"]
-    same = [name for name in names if name not in added and base[name] == now[name]]
-    for verdict in ("fail", "timeout", "splat", "died", "stuck"):
-        both = [name for name in same if now[name] == verdict]
-        if both:
-            lab.say(f"  {verdict} on both: {' '.join(both)}")
+        lab.say(f"  AGAIN   {' '.join(again)}")
+        for machine in MACHINES:
+            for name, verdict in run_suite(machine, again).items():
+                seen[machine][name].append(verdict)
+    differ, bad_new = differing(), failing()
+    same = [name for name in names if name not in added and name not in differ]
+    for name in same:
+        if set(base[name] + now[name]) <= {"pass", "skip"}:
+            continue
+        lab.say(f"  NOTE    {name}: {', '.join(base[name])} on unpatched, "
+                f"{', '.join(now[name])} on patched")
     for name in differ:
-        lab.say(f"  DIFFERS {name}: {base[name]} on unpatched, {now[name]} on patched")
+        lab.say(f"  DIFFERS {name}: {', '.join(base[name])} on unpatched, "
+                f"{', '.join(now[name])} on patched")
     for name in bad_new:
-        lab.say(f"  NEW     {name}: {now[name]}")
+        lab.say(f"  NEW     {name}: {', '.join(now[name])}")
     lab.say(f"{len(same)} same, {len(differ)} differ, {len(added & set(names))} new of which "
             f"{len(bad_new)} do not pass")
     return 1 if differ or bad_new or not same else 0
@@ -150,8 +161,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except lab.Failed as err:
-        lab.say(f"compare: {err}")
-        sys.exit(1)
+    lab.program("compare", main)

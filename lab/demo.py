@@ -7,7 +7,6 @@ lab/demo/errors.c. Each part checks itself, and so does the kernel log: the exit
 status is 0 only if all of it is as it should be.
 """
 
-import sys
 import time
 
 import machine as lab
@@ -21,6 +20,9 @@ PARTS = (
      f"{EXAMPLES}/imm-notify -n 100"),
     ("MEMCPY between user memory and registered buffers, with checksums.",
      f"{EXAMPLES}/copybench -v -n 50 -s 64,4k,64k,1m"),
+    ("An NVMe drive is written from a dma-buf, and fills another one, without a copy.",
+     f"{EXAMPLES}/nvme-dmabuf-copy -s 64m write /dev/nvme0n1 && "
+     f"{EXAMPLES}/nvme-dmabuf-copy -s 64m read /dev/nvme0n1"),
     ("What bad input gets. None of it may leave a byte behind.",
      f"build/user/{ERRORS.name}"),
 )
@@ -31,7 +33,9 @@ def build():
     lab.build_liburing()
     tree = lab.BUILD / "liburing"
     lab.step("BUILD", "examples", ["make", "-C", str(tree / "examples"), "imm-notify",
-                                   "copybench"], lab.LOG / "build-examples.log")
+                                   "copybench", "nvme-dmabuf-copy"],
+             lab.LOG / "build-examples.log")
+    ERRORS.parent.mkdir(parents=True, exist_ok=True)
     cmd = ["gcc", "-O2", "-Wall", "-static", "-I", str(tree / "src" / "include"),
            str(lab.ROOT / "lab" / "demo" / "errors.c"), str(tree / "src" / "liburing.a"),
            "-o", str(ERRORS)]
@@ -69,8 +73,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except lab.Failed as err:
-        lab.say(f"demo: {err}")
-        sys.exit(1)
+    lab.program("demo", main)

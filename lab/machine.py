@@ -5,6 +5,7 @@
 um          User Mode Linux, all checkers, one CPU
 qemu        x86-64, plain, for measuring
 qemu-debug  the same with all checkers
+qemu-iommu  qemu-debug's kernel with an IOMMU in strict mode
 qemu-base   qemu's configuration of the unpatched kernel
 """
 
@@ -57,6 +58,13 @@ MACHINES = {
         "config": QEMU_CONFIG + ["debug.config", "qemu-debug.config", "series.config",
                                  "series-debug.config"],
     },
+    # the same kernel behind an IOMMU that forgets an address as soon as it is unmapped
+    "qemu-iommu": {
+        "arch": "x86_64", "tree": "linux", "folder": "qemu-debug", "target": "bzImage",
+        "debug": True, "iommu": "strict",
+        "config": QEMU_CONFIG + ["debug.config", "qemu-debug.config", "series.config",
+                                 "series-debug.config"],
+    },
     "qemu-base": {
         "arch": "x86_64", "tree": "base/linux", "folder": "base/qemu", "target": "vmlinux",
         "debug": False,
@@ -65,7 +73,7 @@ MACHINES = {
 }
 
 # Seconds from the start of the program to the guest's first word.
-BOOT_TIMEOUT = {"um": 60, "qemu": 120, "qemu-base": 120, "qemu-debug": 300}
+BOOT_TIMEOUT = {"um": 60, "qemu": 120, "qemu-base": 120, "qemu-debug": 300, "qemu-iommu": 300}
 
 # What a healthy kernel never says.
 SPLAT = re.compile(
@@ -294,7 +302,7 @@ def configure(machine):
 
 
 def build(machine):
-    with locked(machine):
+    with locked(MACHINES[machine]["folder"].replace("/", "-")):
         configure(machine)
         cmd = kernel_make(machine) + [f"-j{JOBS}", MACHINES[machine]["target"]]
         step("BUILD", machine, cmd, LOG / f"build-{machine}.log")
@@ -332,7 +340,17 @@ def install_headers():
     stamp.touch()
 
 
+def need_32bit():
+    """The selftests leave out the programs that gcc cannot make; here it has to."""
+    cmd = ["gcc", "-m32", "-static", "-x", "c", "-o", "/dev/null", "-"]
+    if subprocess.run(cmd, input=b"int main(void) { return 0; }", stderr=subprocess.DEVNULL,
+                      check=False).returncode:
+        raise Failed("gcc makes no static 32-bit programs, which the selftests have; "
+                     "what it lacks is installed by: lab/deps test")
+
+
 def build_selftests():
+    need_32bit()
     install_headers()
     source = BUILD / "linux" / "tools" / "testing" / "selftests" / "io_uring"
     if not source.is_dir():
@@ -411,6 +429,16 @@ def drive(path, size):
     return str(path)
 
 
+# QEMU's part and the kernel's words of each way to run an IOMMU.
+IOMMU = {
+    "none": ([], []),
+    "off": (["-device", "intel-iommu,caching-mode=on"], ["intel_iommu=off"]),
+    "pt": (["-device", "intel-iommu,caching-mode=on"], ["intel_iommu=on", "iommu=pt"]),
+    "lazy": (["-device", "intel-iommu,caching-mode=on"], ["intel_iommu=on", "iommu.strict=0"]),
+    "strict": (["-device", "intel-iommu,caching-mode=on"], ["intel_iommu=on", "iommu.strict=1"]),
+}
+
+
 def qemu_command(machine, options, run, channel, kvm):
     if options.icount:
         accel = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off",
@@ -421,9 +449,13 @@ def qemu_command(machine, options, run, channel, kvm):
     params = ["root=root", "rootfstype=9p", "console=ttyS0", "no_timer_check", "mitigations=off",
               "rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=loose",
               "LAB_CHAN=/dev/vport*p1", "LAB_SHARE=9p"]
+    iommu, words = IOMMU[options.iommu or MACHINES[machine].get("iommu", "none")]
+    params += words
     share = "security_model=none,multidevs=remap"
     words = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot",
              "-machine", "q35,kernel-irqchip=split", "-display", "none", *accel,
+             # before the devices that it translates for
+             *iommu,
              "-m", options.mem or "2G", "-kernel", str(image(machine)),
              "-append", " ".join(cmdline(machine, options, params)),
              "-chardev", f"file,id=console,append=on,path={run / 'console.log'}",
@@ -454,9 +486,11 @@ class Guest:
         self.proc = None
         self.sock = None
         self.begin = self.boot_seconds = 0
+        self.icount = False
         self.boot_log = ""
 
     def boot(self, options):
+        self.icount = options.icount
         forget_dead_runs()
         shutil.rmtree(self.run, ignore_errors=True)
         (self.run / "out").mkdir(parents=True)
@@ -541,7 +575,9 @@ class Guest:
     def job(self, command, timeout, folder, sink):
         """Run a command: (how it ended, seconds, status)."""
         data = os.fsencode(command)
-        self.send(f"job {timeout} {folder} {len(data)}\n".encode() + data)
+        # a clock that counts instructions leaps ahead whenever the guest waits for the host
+        limit = timeout * 1000 if self.icount else timeout
+        self.send(f"job {limit} {folder} {len(data)}\n".encode() + data)
         # the guest keeps the time; this is for a guest that no longer does
         end = self.collect(time.monotonic() + timeout + 30, sink)
         return end[0], float(end[1]), int(end[2]) if len(end) > 2 else 0
@@ -621,6 +657,19 @@ def on_signal(number, _frame):
     raise SystemExit(128 + number)
 
 
+def program(name, main):
+    """Run main, and exit with what it returns; a failed step and Ctrl-C need no traceback."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    try:
+        sys.exit(main())
+    except Failed as err:
+        print(f"{name}: {err}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
 @contextlib.contextmanager
 def booted(machine, options):
     """A machine for the length of a with block, gone after it whatever happens."""
@@ -646,7 +695,8 @@ def splat(text):
 
 
 def default_options(**changes):
-    options = argparse.Namespace(smp=2, mem=None, icount=False, append="", qemu_args="", tty=False)
+    options = argparse.Namespace(smp=2, mem=None, icount=False, iommu=None, append="",
+                                 qemu_args="", tty=False)
     vars(options).update(changes)
     return options
 
@@ -728,6 +778,8 @@ def add_machine_options(parser):
     parser.add_argument("--mem", help="memory, such as 2G")
     parser.add_argument("--icount", action="store_true",
                         help="one guest nanosecond is one instruction (qemu)")
+    parser.add_argument("--iommu", choices=IOMMU,
+                        help="have an IOMMU, and how the kernel uses it (qemu)")
     parser.add_argument("--append", default="", help="more words for the kernel's command line")
     parser.add_argument("--qemu-args", default="", help="more arguments for QEMU")
 
@@ -751,27 +803,19 @@ def main():
     add_machine_options(sub)
     options = parser.parse_args()
     options.tty = options.verb == "shell"
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, on_signal)
-    try:
-        if options.verb == "build":
-            for machine in options.machines:
-                build(machine)
-            return 0
-        if options.verb == "user":
-            build_init()
-            build_selftests()
-            build_liburing()
-            return 0
-        if options.tty and not sys.stdin.isatty():
-            raise Failed("a shell needs a terminal; use run for commands")
-        return run(options)
-    except Failed as err:
-        print(f"lab: {err}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    if options.verb == "build":
+        for machine in options.machines:
+            build(machine)
+        return 0
+    if options.verb == "user":
+        build_init()
+        build_selftests()
+        build_liburing()
+        return 0
+    if options.tty and not sys.stdin.isatty():
+        raise Failed("a shell needs a terminal; use run for commands")
+    return run(options)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program("lab", main)
