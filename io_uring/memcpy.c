@@ -16,20 +16,23 @@
  *		memory alive if the buffer is unregistered or the driver gives up
  *		its side meanwhile. References are counted under ->uring_lock.
  *
- * User memory isn't pinned. If it goes away, the copy ends there. If the task
- * dies or the ring is closed, io-wq is told to cancel: queued copies never
- * start, running ones stop after the chunk that they are at.
+ * User memory isn't pinned for longer than it takes to copy from its pages. If
+ * it goes away, the copy ends there. If the task dies or the ring is closed,
+ * io-wq is told to cancel: queued copies never start, running ones stop after
+ * the chunk that they are at.
  *
  * Copyright (C) 2026 The uring-offload authors
  */
 #include <linux/bvec.h>
 #include <linux/errno.h>
+#include <linux/fault-inject-usercopy.h>
 #include <linux/fs.h>
-#include <linux/highmem.h>
+#include <linux/instrumented.h>
 #include <linux/io_uring.h>
+#include <linux/iov_iter.h>
 #include <linux/kernel.h>
+#include <linux/mm.h>
 #include <linux/sched/signal.h>
-#include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/uio.h>
 
@@ -40,11 +43,13 @@
 #include "memcpy.h"
 
 /*
- * Between two addresses of user memory data takes a detour. It stays in the
- * cache, and costs less than to look up and reference the pages of one side.
+ * Between two addresses of user memory small copies take a detour over the
+ * stack, and so does what has no page that can be looked up without a fault.
  */
-#define IO_MEMCPY_BOUNCE_SIZE	SZ_16K
-#define IO_MEMCPY_BOUNCE_STACK	256
+#define IO_MEMCPY_BOUNCE_SIZE	512
+
+/* Pages of the source that are referenced at once, 64 KiB with small ones. */
+#define IO_MEMCPY_PAGES		16
 
 /* How much is copied before io-wq looks for a cancellation. */
 #define IO_MEMCPY_CHUNK		SZ_64K
@@ -201,79 +206,166 @@ static int io_memcpy_import(struct io_kiocb *req, struct io_memcpy *mc,
 	return 0;
 }
 
-/* Map the first page of a bvec iterator that has bytes left. */
-static void *io_memcpy_map(const struct iov_iter *iter, size_t *len)
+/*
+ * Steps of the iteration over registered memory, each for a part of one page
+ * that is mapped. They return what could not be copied.
+ *
+ * Not copy_to_user() and the like, which check that the kernel side is a single
+ * slab object: a driver may lend what spans several. The bounds that count are
+ * those of the registered buffer, and were checked. So was the user range, by
+ * import_ubuf().
+ */
+static __always_inline size_t io_memcpy_to_user(void *from, size_t progress,
+						size_t len, void *priv,
+						void *priv2)
 {
-	size_t off = iter->bvec->bv_offset + iter->iov_offset;
-	struct page *page = iter->bvec->bv_page + off / PAGE_SIZE;
+	void __user *to = (void __user __force *)priv + progress;
 
-	off %= PAGE_SIZE;
-	*len = min3(*len, iter->bvec->bv_len - iter->iov_offset,
-		    PAGE_SIZE - off);
-	return kmap_local_page(page) + off;
+	if (should_fail_usercopy())
+		return len;
+	instrument_copy_to_user(to, from, len);
+	return raw_copy_to_user(to, from, len);
+}
+
+static __always_inline size_t io_memcpy_from_user(void *to, size_t progress,
+						  size_t len, void *priv,
+						  void *priv2)
+{
+	const void __user *from = (void __user __force *)priv + progress;
+	size_t left;
+
+	if (should_fail_usercopy())
+		return len;
+	instrument_copy_from_user_before(to, from, len);
+	left = raw_copy_from_user(to, from, len);
+	instrument_copy_from_user_after(to, from, len, left);
+	return left;
+}
+
+static __always_inline size_t io_memcpy_to_kernel(void *from, size_t progress,
+						  size_t len, void *priv,
+						  void *priv2)
+{
+	memcpy(priv + progress, from, len);
+	return 0;
+}
+
+static __always_inline size_t io_memcpy_from_iter(void *to, size_t progress,
+						  size_t len, void *priv,
+						  void *priv2)
+{
+	return len - iterate_bvec(priv, len, to, NULL, io_memcpy_to_kernel);
 }
 
 /*
  * Copy directly to or from registered memory. Up to @len bytes, fewer only if
  * the other side is user memory that can't be accessed.
- *
- * Not copy_to_iter() and the like, which check that the kernel side is a single
- * slab object: a driver may lend what spans several. The bounds that count are
- * those of the registered buffer, and were checked.
  */
 static size_t io_memcpy_direct(struct io_memcpy_iters *iters, size_t len)
 {
-	bool map_src = iov_iter_is_bvec(&iters->src);
-	struct iov_iter *map = map_src ? &iters->src : &iters->dst;
-	size_t done = 0;
+	struct iov_iter *dst = &iters->dst, *src = &iters->src;
+	void __user *ubuf;
+	size_t done;
 
-	while (done < len) {
-		size_t n = len - done, copied;
-		void *kaddr = io_memcpy_map(map, &n);
-
-		if (map_src)
-			copied = _copy_to_iter(kaddr, n, &iters->dst);
-		else
-			copied = _copy_from_iter(kaddr, n, &iters->src);
-		kunmap_local(kaddr);
-
-		iov_iter_advance(map, copied);
-		done += copied;
-		if (unlikely(copied != n))
-			break;
+	if (iter_is_ubuf(dst)) {
+		ubuf = dst->ubuf + dst->iov_offset;
+		done = iterate_bvec(src, len, (void __force *)ubuf, NULL,
+				    io_memcpy_to_user);
+		iov_iter_advance(dst, done);
+	} else if (iter_is_ubuf(src)) {
+		ubuf = src->ubuf + src->iov_offset;
+		done = iterate_bvec(dst, len, (void __force *)ubuf, NULL,
+				    io_memcpy_from_user);
+		iov_iter_advance(src, done);
+	} else {
+		done = iterate_bvec(dst, len, src, NULL, io_memcpy_from_iter);
 	}
 	return done;
 }
 
-static size_t io_memcpy_bounce(struct io_memcpy_iters *iters, size_t len,
-			       void *buf, size_t buf_size)
+/*
+ * Copy between two addresses of user memory, from pages that are there, as far
+ * as these go. Their references last for this copy only.
+ */
+static noinline_for_stack size_t
+io_memcpy_pages(struct io_memcpy_iters *iters, size_t len)
+{
+	struct iov_iter *dst = &iters->dst, *src = &iters->src;
+	struct page *pages[IO_MEMCPY_PAGES];
+	struct bio_vec bvec[IO_MEMCPY_PAGES];
+	unsigned long addr = (unsigned long)src->ubuf + src->iov_offset;
+	void __user *to = dst->ubuf + dst->iov_offset;
+	size_t off = offset_in_page(addr), bytes = 0, done;
+	struct iov_iter iter;
+	int nr, i;
+
+	nr = min_t(size_t, DIV_ROUND_UP(off + len, PAGE_SIZE), IO_MEMCPY_PAGES);
+	nr = get_user_pages_fast_only(addr - off, nr, 0, pages);
+	if (nr <= 0)
+		return 0;
+
+	for (i = 0; i < nr; i++) {
+		size_t n = min(len - bytes, PAGE_SIZE - off);
+
+		bvec_set_page(&bvec[i], pages[i], n, off);
+		bytes += n;
+		off = 0;
+	}
+	iov_iter_bvec(&iter, ITER_SOURCE, bvec, nr, bytes);
+	done = iterate_bvec(&iter, bytes, (void __force *)to, NULL,
+			    io_memcpy_to_user);
+	for (i = 0; i < nr; i++)
+		put_page(pages[i]);
+
+	iov_iter_advance(src, done);
+	iov_iter_advance(dst, done);
+	return done;
+}
+
+static noinline_for_stack size_t
+io_memcpy_bounce(struct io_memcpy_iters *iters, size_t len)
+{
+	u8 buf[IO_MEMCPY_BOUNCE_SIZE];
+	size_t in, out;
+
+	in = copy_from_iter(buf, min(len, sizeof(buf)), &iters->src);
+	out = copy_to_iter(buf, in, &iters->dst);
+	iov_iter_revert(&iters->src, in - out);
+	return out;
+}
+
+/*
+ * Up to @len bytes, fewer only if there is memory that can't be accessed. What
+ * io_memcpy_pages() can't do, be it for lack of the source's page or because the
+ * destination faulted, is tried again in a small way, which takes the faults.
+ */
+static size_t io_memcpy_user(struct io_memcpy_iters *iters, size_t len)
 {
 	size_t done = 0;
 
 	while (done < len) {
-		size_t n = min(len - done, buf_size);
-		size_t in, out;
+		size_t n = 0;
 
-		in = copy_from_iter(buf, n, &iters->src);
-		out = copy_to_iter(buf, in, &iters->dst);
-		iov_iter_revert(&iters->src, in - out);
-
-		done += out;
-		if (unlikely(out != n))
+		if (len - done > IO_MEMCPY_BOUNCE_SIZE)
+			n = io_memcpy_pages(iters, len - done);
+		if (!n)
+			n = io_memcpy_bounce(iters, len - done);
+		if (unlikely(!n))
 			break;
+		done += n;
 	}
 	return done;
 }
 
 static size_t io_memcpy_some(struct io_memcpy_iters *iters, size_t len,
-			     void *buf, size_t buf_size, bool nofault)
+			     bool nofault)
 {
 	size_t done;
 
 	if (nofault)
 		pagefault_disable();
 	if (iter_is_ubuf(&iters->src) && iter_is_ubuf(&iters->dst))
-		done = io_memcpy_bounce(iters, len, buf, buf_size);
+		done = io_memcpy_user(iters, len);
 	else
 		done = io_memcpy_direct(iters, len);
 	if (nofault)
@@ -289,8 +381,8 @@ static size_t io_memcpy_some(struct io_memcpy_iters *iters, size_t len,
  * stop.
  */
 static int io_memcpy_run(struct io_kiocb *req, struct io_memcpy *mc,
-			 struct io_memcpy_iters *iters, void *buf,
-			 size_t buf_size, unsigned int issue_flags)
+			 struct io_memcpy_iters *iters,
+			 unsigned int issue_flags)
 {
 	bool nofault = issue_flags & IO_URING_F_NONBLOCK;
 
@@ -302,7 +394,7 @@ static int io_memcpy_run(struct io_kiocb *req, struct io_memcpy *mc,
 		    (!nofault && fatal_signal_pending(current)))
 			return -ECANCELED;
 
-		copied = io_memcpy_some(iters, len, buf, buf_size, nofault);
+		copied = io_memcpy_some(iters, len, nofault);
 		mc->done += copied;
 		if (unlikely(copied != len))
 			return nofault ? -EAGAIN : -EFAULT;
@@ -315,10 +407,7 @@ static int io_memcpy_run(struct io_kiocb *req, struct io_memcpy *mc,
 static int io_memcpy_copy(struct io_kiocb *req, struct io_memcpy *mc,
 			  unsigned int issue_flags)
 {
-	u8 small[IO_MEMCPY_BOUNCE_STACK];
-	size_t buf_size = sizeof(small);
 	struct io_memcpy_iters iters;
-	void *buf = NULL;
 	int ret;
 
 	ret = io_memcpy_import(req, mc, &iters, issue_flags);
@@ -332,20 +421,7 @@ static int io_memcpy_copy(struct io_kiocb *req, struct io_memcpy *mc,
 	    mc->len > IO_MEMCPY_INLINE_MAX)
 		return -EAGAIN;
 
-	if (!(mc->flags & (IORING_MEMCPY_DST_FIXED | IORING_MEMCPY_SRC_FIXED)) &&
-	    mc->len - mc->done > sizeof(small)) {
-		buf_size = min(mc->len - mc->done, IO_MEMCPY_BOUNCE_SIZE);
-		buf = kmalloc(buf_size, GFP_KERNEL | __GFP_NOWARN);
-	}
-	if (buf) {
-		ret = io_memcpy_run(req, mc, &iters, buf, buf_size, issue_flags);
-		kfree(buf);
-	} else {
-		/* little to copy, or little memory, which makes it slow */
-		ret = io_memcpy_run(req, mc, &iters, small, sizeof(small),
-				    issue_flags);
-	}
-	return ret;
+	return io_memcpy_run(req, mc, &iters, issue_flags);
 }
 
 /**
