@@ -12,6 +12,7 @@
 
 #include "liburing.h"
 #include "helpers.h"
+#include "memcpy-common.h"
 
 #define MAX_CHAIN	32
 
@@ -244,20 +245,10 @@ static int test_ring(unsigned int flags, const char *name)
 
 int main(int argc, char *argv[])
 {
-	struct io_uring_probe *probe;
 	unsigned int i;
-	int supported;
-
-	if (argc > 1)
-		return T_EXIT_SKIP;
 
 	/* running short links inline came along with this opcode */
-	probe = io_uring_get_probe();
-	if (!probe)
-		return T_EXIT_SKIP;
-	supported = io_uring_opcode_supported(probe, IORING_OP_MEMCPY_IMMEDIATE);
-	io_uring_free_probe(probe);
-	if (!supported)
+	if (argc > 1 || !has_op(IORING_OP_MEMCPY_IMMEDIATE))
 		return T_EXIT_SKIP;
 
 	for (i = 0; i < ARRAY_SIZE(rings); i++) {

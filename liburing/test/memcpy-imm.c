@@ -15,92 +15,15 @@
 
 #include "liburing.h"
 #include "helpers.h"
+#include "memcpy-common.h"
 
-#define GUARD		0xa5
 #define AREA		64
 #define BUF_SIZE	4096
 #define VAL		0x8182838485868788ULL
 #define ROUNDS		500
 #define CHAIN		16
 
-struct params {
-	unsigned int setup;
-	unsigned char sqe_flags;
-	const char *name;
-};
-
-static const struct params params[] = {
-	{ 0, 0, "default" },
-	{ 0, IOSQE_ASYNC, "default async" },
-	{ IORING_SETUP_COOP_TASKRUN, 0, "coop" },
-	{ IORING_SETUP_COOP_TASKRUN, IOSQE_ASYNC, "coop async" },
-	{ IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER, 0, "defer" },
-	{ IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER, IOSQE_ASYNC,
-	  "defer async" },
-	{ IORING_SETUP_SQPOLL, 0, "sqpoll" },
-	{ IORING_SETUP_SQPOLL, IOSQE_ASYNC, "sqpoll async" },
-	{ IORING_SETUP_IOPOLL, 0, "iopoll" },
-	{ IORING_SETUP_IOPOLL, IOSQE_ASYNC, "iopoll async" },
-};
-
 static unsigned char *buf;
-
-static struct io_uring_sqe *get_sqe(struct io_uring *ring,
-				    const struct params *p)
-{
-	struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
-
-	if (!sqe) {
-		fprintf(stderr, "%s: no sqe\n", p->name);
-		exit(T_EXIT_FAIL);
-	}
-	return sqe;
-}
-
-/* submit what is queued, and store the results of the 'nr' requests */
-static int reap(struct io_uring *ring, int *res, unsigned int nr)
-{
-	struct io_uring_cqe *cqe;
-	unsigned int i;
-	int ret;
-
-	ret = io_uring_submit(ring);
-	if (ret < 0) {
-		fprintf(stderr, "submit %d\n", ret);
-		return 1;
-	}
-	for (i = 0; i < nr; i++) {
-		ret = io_uring_wait_cqe(ring, &cqe);
-		if (ret) {
-			fprintf(stderr, "wait %d\n", ret);
-			return 1;
-		}
-		if (cqe->user_data >= nr || cqe->flags) {
-			fprintf(stderr, "ud %d res %d flags %x\n",
-				(int) cqe->user_data, cqe->res, cqe->flags);
-			return 1;
-		}
-		res[cqe->user_data] = cqe->res;
-		io_uring_cqe_seen(ring, cqe);
-	}
-	return 0;
-}
-
-/* the one queued request has to end with 'expected' */
-static int expect(struct io_uring *ring, const struct params *p,
-		  const char *what, int expected)
-{
-	int res;
-
-	if (reap(ring, &res, 1))
-		return 1;
-	if (res != expected) {
-		fprintf(stderr, "%s: %s: res %d, expected %d\n", p->name, what,
-			res, expected);
-		return 1;
-	}
-	return 0;
-}
 
 /* 'len' bytes from 'off' on hold 'val', all others still are guards */
 static int check_area(const unsigned char *area, unsigned int off,
@@ -508,7 +431,6 @@ static int test_bad(struct io_uring *ring, const struct params *p)
 	long psz = sysconf(_SC_PAGESIZE);
 	struct io_uring_sqe *sqe;
 	int i, last = B_LAST;
-	int res[2];
 
 	/* the sanitizer looks at the address before the kernel does */
 #ifdef CONFIG_USE_SANITIZER
@@ -527,18 +449,8 @@ static int test_bad(struct io_uring *ring, const struct params *p)
 		memset(buf, GUARD, BUF_SIZE);
 		sqe = get_sqe(ring, p);
 		prep_bad(sqe, i);
-		sqe->flags |= IOSQE_IO_LINK | p->sqe_flags;
-		sqe->user_data = 0;
-
-		sqe = get_sqe(ring, p);
-		io_uring_prep_nop(sqe);
-		sqe->user_data = 1;
-
-		if (reap(ring, res, 2))
-			return 1;
-		if (res[0] != bad_errno[i] || res[1] != -ECANCELED) {
-			fprintf(stderr, "%s: bad input %d: res %d/%d, not %d\n",
-				p->name, i, res[0], res[1], bad_errno[i]);
+		if (expect_severed(ring, p, sqe, "bad input", bad_errno[i])) {
+			fprintf(stderr, "bad input %d\n", i);
 			return 1;
 		}
 		if (check_area(buf, 0, 0, 0) ||
@@ -720,65 +632,18 @@ free:
 }
 
 /* a ring that wasn't given the opcode must not run it */
-static int test_restricted(void)
+static int test_restricted(struct io_uring *ring, const struct params *p)
 {
-	struct io_uring_restriction res = {
-		.opcode = IORING_RESTRICTION_SQE_OP,
-		.sqe_op = IORING_OP_NOP,
-	};
-	static const struct params p = { .name = "restricted" };
-	struct io_uring ring;
-	int ret;
-
-	ret = io_uring_queue_init(8, &ring, IORING_SETUP_R_DISABLED);
-	if (ret) {
-		fprintf(stderr, "ring_init: %d\n", ret);
-		return 1;
-	}
-	ret = io_uring_register_restrictions(&ring, &res, 1);
-	if (!ret)
-		ret = io_uring_enable_rings(&ring);
-	if (ret) {
-		fprintf(stderr, "restrictions: %d\n", ret);
-	} else {
-		memset(buf, GUARD, AREA);
-		io_uring_prep_memcpy_imm(get_sqe(&ring, &p), buf, VAL, 8);
-		ret = expect(&ring, &p, "opcode", -EACCES) ||
-			check_area(buf, 0, 0, 0);
-	}
-	io_uring_queue_exit(&ring);
-	return ret;
+	memset(buf, GUARD, AREA);
+	io_uring_prep_memcpy_imm(get_sqe(ring, p), buf, VAL, 8);
+	return expect(ring, p, "opcode", -EACCES) || check_area(buf, 0, 0, 0);
 }
 
-static int test_ring(const struct params *p)
+static int test_ring(struct io_uring *ring, const struct params *p)
 {
-	struct iovec iov[2] = {
-		{ },
-		{ .iov_base = buf, .iov_len = BUF_SIZE },
-	};
-	struct io_uring ring;
-	int ret;
-
-	ret = t_create_ring(2 * CHAIN, &ring, p->setup);
-	if (ret == T_SETUP_SKIP)
-		return 0;
-	if (ret)
-		return 1;
-
-	ret = t_register_buffers(&ring, iov, ARRAY_SIZE(iov));
-	if (ret == T_SETUP_OK) {
-		ret = test_set(&ring, p) || test_ops(&ring, p) ||
-			test_link(&ring, p) || test_drain(&ring, p) ||
-			test_bad(&ring, p) || test_spinner(&ring, p) ||
-			test_skip(&ring, p);
-		if (ret)
-			fprintf(stderr, "%s failed\n", p->name);
-	} else if (ret == T_SETUP_SKIP) {
-		ret = 0;
-	}
-
-	io_uring_queue_exit(&ring);
-	return ret;
+	return test_set(ring, p) || test_ops(ring, p) || test_link(ring, p) ||
+		test_drain(ring, p) || test_bad(ring, p) ||
+		test_spinner(ring, p) || test_skip(ring, p);
 }
 
 static int map_buf(void)
@@ -801,31 +666,24 @@ static int map_buf(void)
 
 int main(int argc, char *argv[])
 {
-	struct io_uring_probe *probe;
-	unsigned int i;
-	int supported;
+	struct iovec iov[2] = { };
 
-	probe = io_uring_get_probe();
-	if (!probe)
-		return T_EXIT_SKIP;
-	supported = io_uring_opcode_supported(probe, IORING_OP_MEMCPY_IMMEDIATE);
-	io_uring_free_probe(probe);
-	if (!supported)
+	if (!has_op(IORING_OP_MEMCPY_IMMEDIATE))
 		return T_EXIT_SKIP;
 
 	if (map_buf()) {
 		perror("mmap");
 		return T_EXIT_FAIL;
 	}
+	iov[1].iov_base = buf;
+	iov[1].iov_len = BUF_SIZE;
 
 	if (argc > 1)
 		return test_polled_read(argv[1]);
 
-	for (i = 0; i < ARRAY_SIZE(params); i++) {
-		if (test_ring(&params[i]))
-			return T_EXIT_FAIL;
-	}
-	if (test_restricted()) {
+	if (run_on_all(2 * CHAIN, iov, ARRAY_SIZE(iov), test_ring))
+		return T_EXIT_FAIL;
+	if (run_restricted(test_restricted)) {
 		fprintf(stderr, "test_restricted failed\n");
 		return T_EXIT_FAIL;
 	}

@@ -6,7 +6,6 @@
  */
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <sys/mman.h>
@@ -14,8 +13,8 @@
 #include "liburing.h"
 #include "liburing/io_uring/query.h"
 #include "helpers.h"
+#include "memcpy-common.h"
 
-#define GUARD		0xa5
 #define GUARD_LEN	64
 #define MAX_LEN		(1024 * 1024 + 1)
 #define BUF_SIZE	(2 * 1024 * 1024)
@@ -23,26 +22,6 @@
 
 /* indices of the registered buffers, the first one is empty */
 enum { IDX_EMPTY, IDX_DST, IDX_SRC, NR_IDX };
-
-struct params {
-	unsigned int setup;
-	unsigned char sqe_flags;
-	const char *name;
-};
-
-static const struct params params[] = {
-	{ 0, 0, "default" },
-	{ 0, IOSQE_ASYNC, "default async" },
-	{ IORING_SETUP_COOP_TASKRUN, 0, "coop" },
-	{ IORING_SETUP_COOP_TASKRUN, IOSQE_ASYNC, "coop async" },
-	{ IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER, 0, "defer" },
-	{ IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER, IOSQE_ASYNC,
-	  "defer async" },
-	{ IORING_SETUP_SQPOLL, 0, "sqpoll" },
-	{ IORING_SETUP_SQPOLL, IOSQE_ASYNC, "sqpoll async" },
-	{ IORING_SETUP_IOPOLL, 0, "iopoll" },
-	{ IORING_SETUP_IOPOLL, IOSQE_ASYNC, "iopoll async" },
-};
 
 static unsigned char *dst, *src;
 static long psz;
@@ -59,64 +38,6 @@ static void fill(unsigned char *p, size_t len)
 
 	for (i = 0; i < len; i++)
 		p[i] = pattern(i);
-}
-
-static struct io_uring_sqe *get_sqe(struct io_uring *ring,
-				    const struct params *p)
-{
-	struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
-
-	if (!sqe) {
-		fprintf(stderr, "%s: no sqe\n", p->name);
-		exit(T_EXIT_FAIL);
-	}
-	return sqe;
-}
-
-/* submit what is queued, and store the results of the 'nr' requests */
-static int reap(struct io_uring *ring, int *res, unsigned int nr)
-{
-	struct io_uring_cqe *cqe;
-	unsigned int i;
-	int ret;
-
-	ret = io_uring_submit(ring);
-	if (ret < 0) {
-		fprintf(stderr, "submit %d\n", ret);
-		return 1;
-	}
-	for (i = 0; i < nr; i++) {
-		ret = io_uring_wait_cqe(ring, &cqe);
-		if (ret) {
-			fprintf(stderr, "wait %d\n", ret);
-			return 1;
-		}
-		/* no copy engine exists, hence no flag either */
-		if (cqe->user_data >= nr || cqe->flags) {
-			fprintf(stderr, "ud %d res %d flags %x\n",
-				(int) cqe->user_data, cqe->res, cqe->flags);
-			return 1;
-		}
-		res[cqe->user_data] = cqe->res;
-		io_uring_cqe_seen(ring, cqe);
-	}
-	return 0;
-}
-
-/* the one queued request has to end with 'expected' */
-static int expect(struct io_uring *ring, const struct params *p,
-		  const char *what, int expected)
-{
-	int res;
-
-	if (reap(ring, &res, 1))
-		return 1;
-	if (res != expected) {
-		fprintf(stderr, "%s: %s: res %d, expected %d\n", p->name, what,
-			res, expected);
-		return 1;
-	}
-	return 0;
 }
 
 static int differ(const unsigned char *d, const unsigned char *s, size_t len)
@@ -355,7 +276,7 @@ static int test_short(struct io_uring *ring, const struct params *p)
 	struct io_uring_sqe *sqe;
 	unsigned char *m, *hole;
 	unsigned int i, j;
-	int res[2], ret = 1;
+	int ret = 1;
 
 	m = mmap(NULL, len, PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -387,20 +308,9 @@ static int test_short(struct io_uring *ring, const struct params *p)
 
 		sqe = get_sqe(ring, p);
 		io_uring_prep_memcpy(sqe, d, s, before + 2000, 0);
-		sqe->flags |= IOSQE_IO_LINK | p->sqe_flags;
-		sqe->user_data = 0;
-		sqe = get_sqe(ring, p);
-		io_uring_prep_nop(sqe);
-		sqe->user_data = 1;
-
-		if (reap(ring, res, 2))
+		if (expect_severed(ring, p, sqe, i & 1 ? "hole in dst" :
+				   "hole in src", before))
 			goto unmap;
-		if (res[0] != (int) before || res[1] != -ECANCELED) {
-			fprintf(stderr, "%s: hole in %s: %d %d, not %u\n",
-				p->name, i & 1 ? "dst" : "src", res[0], res[1],
-				before);
-			goto unmap;
-		}
 		for (j = 0; j < before; j++) {
 			if (d[j] != pattern(j)) {
 				fprintf(stderr, "%s: hole: byte %u is %x\n",
@@ -603,7 +513,6 @@ static int test_bad(struct io_uring *ring, const struct params *p)
 {
 	struct io_uring_sqe *sqe;
 	int i, last = B_LAST;
-	int res[2];
 
 	/* the sanitizer looks at the address before the kernel does */
 #ifdef CONFIG_USE_SANITIZER
@@ -615,18 +524,8 @@ static int test_bad(struct io_uring *ring, const struct params *p)
 		memset(dst + BUF_SIZE - 4096, GUARD, 4096);
 		sqe = get_sqe(ring, p);
 		prep_bad(sqe, i);
-		sqe->flags |= IOSQE_IO_LINK | p->sqe_flags;
-		sqe->user_data = 0;
-
-		sqe = get_sqe(ring, p);
-		io_uring_prep_nop(sqe);
-		sqe->user_data = 1;
-
-		if (reap(ring, res, 2))
-			return 1;
-		if (res[0] != bad_errno[i] || res[1] != -ECANCELED) {
-			fprintf(stderr, "%s: bad input %d: res %d/%d, not %d\n",
-				p->name, i, res[0], res[1], bad_errno[i]);
+		if (expect_severed(ring, p, sqe, "bad input", bad_errno[i])) {
+			fprintf(stderr, "bad input %d\n", i);
 			return 1;
 		}
 		if (memcmp(dst, dst + 1, 4095) || dst[0] != GUARD ||
@@ -640,35 +539,12 @@ static int test_bad(struct io_uring *ring, const struct params *p)
 }
 
 /* a ring that wasn't given the opcode must not run it */
-static int test_restricted(void)
+static int test_restricted(struct io_uring *ring, const struct params *p)
 {
-	struct io_uring_restriction res = {
-		.opcode = IORING_RESTRICTION_SQE_OP,
-		.sqe_op = IORING_OP_NOP,
-	};
-	static const struct params p = { .name = "restricted" };
-	struct io_uring ring;
-	int ret;
-
-	ret = io_uring_queue_init(8, &ring, IORING_SETUP_R_DISABLED);
-	if (ret) {
-		fprintf(stderr, "ring_init: %d\n", ret);
-		return 1;
-	}
-	ret = io_uring_register_restrictions(&ring, &res, 1);
-	if (!ret)
-		ret = io_uring_enable_rings(&ring);
-	if (ret) {
-		fprintf(stderr, "restrictions: %d\n", ret);
-	} else {
-		memset(dst, GUARD, 4096);
-		io_uring_prep_memcpy(get_sqe(&ring, &p), dst + GUARD_LEN, src,
-				     512, 0);
-		ret = expect(&ring, &p, "opcode", -EACCES) ||
-			check_copy(dst + GUARD_LEN, src, 0);
-	}
-	io_uring_queue_exit(&ring);
-	return ret;
+	memset(dst, GUARD, 4096);
+	io_uring_prep_memcpy(get_sqe(ring, p), dst + GUARD_LEN, src, 512, 0);
+	return expect(ring, p, "opcode", -EACCES) ||
+		check_copy(dst + GUARD_LEN, src, 0);
 }
 
 static int test_query(void)
@@ -704,34 +580,11 @@ static int test_query(void)
 	return 0;
 }
 
-static int test_ring(const struct params *p)
+static int test_ring(struct io_uring *ring, const struct params *p)
 {
-	struct iovec iov[NR_IDX] = {
-		[IDX_DST] = { .iov_base = dst, .iov_len = BUF_SIZE },
-		[IDX_SRC] = { .iov_base = src, .iov_len = BUF_SIZE },
-	};
-	struct io_uring ring;
-	int ret;
-
-	ret = t_create_ring(8, &ring, p->setup);
-	if (ret == T_SETUP_SKIP)
-		return 0;
-	if (ret)
-		return 1;
-
-	ret = t_register_buffers(&ring, iov, NR_IDX);
-	if (ret == T_SETUP_OK) {
-		ret = test_pairings(&ring, p) || test_flags(&ring, p) ||
-			test_chain(&ring, p) || test_fresh(&ring, p) ||
-			test_short(&ring, p) || test_bad(&ring, p);
-		if (ret)
-			fprintf(stderr, "%s failed\n", p->name);
-	} else if (ret == T_SETUP_SKIP) {
-		ret = 0;
-	}
-
-	io_uring_queue_exit(&ring);
-	return ret;
+	return test_pairings(ring, p) || test_flags(ring, p) ||
+		test_chain(ring, p) || test_fresh(ring, p) ||
+		test_short(ring, p) || test_bad(ring, p);
 }
 
 /* two buffers, each between pages that belong to no buffer */
@@ -755,31 +608,23 @@ static int map_bufs(void)
 
 int main(int argc, char *argv[])
 {
-	struct io_uring_probe *probe;
-	unsigned int i;
-	int supported;
+	struct iovec iov[NR_IDX] = { };
 
-	if (argc > 1)
-		return T_EXIT_SKIP;
-
-	probe = io_uring_get_probe();
-	if (!probe)
-		return T_EXIT_SKIP;
-	supported = io_uring_opcode_supported(probe, IORING_OP_MEMCPY);
-	io_uring_free_probe(probe);
-	if (!supported)
+	if (argc > 1 || !has_op(IORING_OP_MEMCPY))
 		return T_EXIT_SKIP;
 
 	if (map_bufs()) {
 		perror("mmap");
 		return T_EXIT_FAIL;
 	}
+	iov[IDX_DST].iov_base = dst;
+	iov[IDX_DST].iov_len = BUF_SIZE;
+	iov[IDX_SRC].iov_base = src;
+	iov[IDX_SRC].iov_len = BUF_SIZE;
 
-	for (i = 0; i < ARRAY_SIZE(params); i++) {
-		if (test_ring(&params[i]))
-			return T_EXIT_FAIL;
-	}
-	if (test_restricted()) {
+	if (run_on_all(8, iov, NR_IDX, test_ring))
+		return T_EXIT_FAIL;
+	if (run_restricted(test_restricted)) {
 		fprintf(stderr, "test_restricted failed\n");
 		return T_EXIT_FAIL;
 	}
