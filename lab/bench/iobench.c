@@ -15,10 +15,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
+#include <linux/udmabuf.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -142,42 +144,135 @@ static void bench_batch(const char *name, unsigned int batch, bool imm)
 	io_uring_queue_exit(&ring);
 }
 
-/* At a depth of 1 nothing depends on how the drive batches its interrupts. */
-static void bench_read_fixed(unsigned int depth, unsigned int rounds)
+static int compare_doubles(const void *a, const void *b)
 {
-	struct iovec iov = { alloc_pages(depth * 4096, 0), depth * 4096 };
-	int fd = open(DRIVE, O_RDONLY | O_DIRECT);
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Memory that a dma-buf is made of, in pages of 4 KiB wherever they happen to lie. */
+static int udmabuf_create(size_t len)
+{
+	struct udmabuf_create create = { .flags = UDMABUF_FLAGS_CLOEXEC };
+	int fd = open("/dev/udmabuf", O_RDWR), buf;
+
+	create.memfd = memfd_create("iobench", MFD_ALLOW_SEALING);
+	create.size = len;
+	if (fd < 0 || (int)create.memfd < 0 || ftruncate(create.memfd, len) ||
+	    fcntl(create.memfd, F_ADD_SEALS, F_SEAL_SHRINK))
+		die("udmabuf", errno);
+	buf = ioctl(fd, UDMABUF_CREATE, &create);
+	if (buf < 0)
+		die("UDMABUF_CREATE", errno);
+	close(create.memfd);
+	close(fd);
+	return buf;
+}
+
+/* Returns false if the kernel has no such descriptors. */
+static bool register_dmabuf(struct io_uring *ring, int buf, int file)
+{
+	struct io_uring_regbuf_desc desc = {
+		.type = IO_REGBUF_TYPE_DMABUF,
+		.dmabuf_fd = buf,
+		.target_fd = file,
+	};
+	struct io_uring_rsrc_update2 up = {
+		.flags = IORING_RSRC_UPDATE_EXTENDED,
+		.data = (uintptr_t)&desc,
+		.nr = 1,
+	};
+	int ret = io_uring_register_buffers_sparse(ring, 1);
+
+	if (ret)
+		die("io_uring_register_buffers_sparse", ret);
+	ret = io_uring_register(ring->ring_fd, IORING_REGISTER_BUFFERS_UPDATE,
+				&up, sizeof(up));
+	if (ret == -EINVAL)
+		return false;
+	if (ret != 1)
+		die("registration of a dma-buf", ret);
+	return true;
+}
+
+/*
+ * The median of all rounds: when the drive completes a request depends on the
+ * host, and with it whether the process has gone to sleep by then.
+ */
+static void bench_read(const char *name, bool dmabuf, unsigned int depth,
+		       size_t len, unsigned int rounds)
+{
+	struct iovec iov = { NULL, depth * len };
+	int fd = open(DRIVE, O_RDONLY | O_DIRECT), buf = -1, ret;
+	double *spent = calloc(rounds, sizeof(*spent));
 	struct io_uring ring;
-	double start = 0;
 	unsigned int seed = 1;
-	int ret;
 
 	if (fd < 0)
 		die(DRIVE, errno);
+	if (!spent)
+		die("calloc", ENOMEM);
 	ring_init(&ring, depth, IORING_SETUP_SINGLE_ISSUER |
 				IORING_SETUP_DEFER_TASKRUN);
-	ret = io_uring_register_buffers(&ring, &iov, 1);
-	if (ret)
-		die("io_uring_register_buffers", ret);
+	if (dmabuf) {
+		buf = udmabuf_create(depth * len);
+		if (!register_dmabuf(&ring, buf, fd))
+			goto out;
+	} else {
+		iov.iov_base = alloc_pages(depth * len, 0);
+		ret = io_uring_register_buffers(&ring, &iov, 1);
+		if (ret)
+			die("io_uring_register_buffers", ret);
+	}
 	for (unsigned int r = 0; r < 2 * rounds; r++) {
-		if (r == rounds)
-			start = now();
+		double start = now();
+
 		for (unsigned int i = 0; i < depth; i++) {
 			struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
-			uint64_t off = rand_r(&seed) % 16384 * 4096ULL;
+			uint64_t off = rand_r(&seed) % ((64U << 20) / len) * len;
 
 			io_uring_prep_read_fixed(sqe, fd,
-						 (char *)iov.iov_base + i * 4096,
-						 4096, off, 0);
+						 (char *)iov.iov_base + i * len,
+						 len, off, 0);
 		}
 		submit(&ring, depth);
-		reap(&ring, depth, 4096);
+		reap(&ring, depth, len);
+		spent[r % rounds] = now() - start;
 	}
-	printf("read_fixed.4k.depth%u %.1f\n", depth,
-	       (now() - start) / (rounds * depth));
+	qsort(spent, rounds, sizeof(*spent), compare_doubles);
+	printf("%s.depth%u %.1f\n", name, depth, spent[rounds / 2] / depth);
+out:
+	free(spent);
 	io_uring_queue_exit(&ring);
-	munmap(iov.iov_base, iov.iov_len);
+	if (iov.iov_base)
+		munmap(iov.iov_base, iov.iov_len);
+	if (buf >= 0)
+		close(buf);
 	close(fd);
+}
+
+/* What the drive is read into: ordinary registered memory, or a dma-buf. */
+static void bench_dmabuf(void)
+{
+	static const struct {
+		const char *name;
+		size_t len;
+		unsigned int depth;
+	} reads[] = {
+		{ "4k", 4096, 64 }, { "16k", 16384, 64 }, { "64k", 65536, 16 },
+		{ "128k", 131072, 16 }, { "512k", 524288, 4 },
+	};
+	char name[32];
+
+	for (unsigned int i = 0; i < sizeof(reads) / sizeof(reads[0]); i++) {
+		for (int dmabuf = 0; dmabuf < 2; dmabuf++) {
+			snprintf(name, sizeof(name), "%s.%s",
+				 dmabuf ? "dmabuf" : "memory", reads[i].name);
+			bench_read(name, dmabuf, reads[i].depth, reads[i].len,
+				   16384 / reads[i].depth / (1 + i));
+		}
+	}
 }
 
 static void tcp_pair(int fds[2])
@@ -373,19 +468,23 @@ static void bench_copy(char *dst, char *src)
 	io_uring_queue_exit(&ring);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	bool memcpy_ops = has_memcpy();
 	char *src = alloc_pages(MAX_COPY, 0x5a), *dst = alloc_pages(MAX_COPY, 0);
 
 	setlinebuf(stdout);
+	if (argc > 1 && !strcmp(argv[1], "dmabuf")) {
+		bench_dmabuf();
+		return 0;
+	}
 	for (size_t i = 0; i < MAX_COPY; i++)
 		src[i] = i * 7 + (i >> 12);
 
 	bench_batch("nop", 1, false);
 	bench_batch("nop", 32, false);
-	bench_read_fixed(1, 4096);
-	bench_read_fixed(64, 256);
+	bench_read("read_fixed.4k", false, 1, 4096, 4096);
+	bench_read("read_fixed.4k", false, 64, 4096, 256);
 	bench_send();
 	if (memcpy_ops) {
 		bench_batch("imm", 1, true);

@@ -26,6 +26,8 @@
 
 #include <io_uring/mini_liburing.h>
 
+#include "kselftest_harness.h"
+
 /* libcs older than the syscalls that the tests need */
 #ifndef MFD_CLOEXEC
 #define MFD_CLOEXEC		1U
@@ -93,6 +95,9 @@ struct ring_type {
 #define RING_SQPOLL	{ .type = { .setup = IORING_SETUP_SQPOLL } }
 #define RING_IOPOLL	{ .type = { .setup = IORING_SETUP_IOPOLL } }
 #define RING_IOWQ	{ .type = { .sqe_flags = IOSQE_ASYNC } }
+
+#define DEFER(variant)	((variant)->type.setup & IORING_SETUP_DEFER_TASKRUN)
+#define IOPOLL(variant)	((variant)->type.setup & IORING_SETUP_IOPOLL)
 
 struct ring {
 	struct io_uring	u;
@@ -415,6 +420,53 @@ static inline bool ring_has_op(struct ring *r, unsigned int op)
 	return ret;
 }
 
+/*
+ * The ring of a fixture. False, and a reason to skip its tests, where this
+ * kernel has no io_uring, or not for this user, or not @op.
+ */
+#define SETUP_RING(r, entries, setup, op) \
+	setup_ring(_metadata, r, entries, setup, op, #op)
+
+static inline bool setup_ring(struct __test_metadata *_metadata, struct ring *r,
+			      unsigned int entries, unsigned int setup,
+			      unsigned int op, const char *op_name)
+{
+	int ret = ring_init(r, entries, setup);
+
+	if (ret && ring_unavailable())
+		SKIP(return false, "no io_uring: %s", strerror(-ret));
+	ASSERT_EQ(0, ret);
+	if (!ring_has_op(r, op))
+		SKIP(return false, "kernel has no %s", op_name);
+	return true;
+}
+
+/*
+ * What an SQE that must be refused has in its fields, and the errno it gets.
+ * Where and how much it would write is for the test to fill in.
+ */
+struct bad_sqe {
+	const char	*what;
+	int		err;
+	unsigned int	len, off, flags, sqe_flags;
+	int		fd;
+	unsigned int	ioprio, buf_index, file_index;
+	__u64		addr3, pad2;
+};
+
+static inline void ring_make_bad(struct io_uring_sqe *sqe,
+				 const struct bad_sqe *bad)
+{
+	sqe->memcpy_flags = bad->flags;
+	sqe->flags = bad->sqe_flags;
+	sqe->fd = bad->fd;
+	sqe->ioprio = bad->ioprio;
+	sqe->buf_index = bad->buf_index;
+	sqe->file_index = bad->file_index;
+	sqe->addr3 = bad->addr3;
+	sqe->__pad2[0] = bad->pad2;
+}
+
 static inline size_t page_size(void)
 {
 	return sysconf(_SC_PAGESIZE);
@@ -527,6 +579,11 @@ static inline bool all_bytes(const void *p, int c, size_t len)
 		if (b[i] != (unsigned char)c)
 			return false;
 	return true;
+}
+
+static inline bool untouched(struct arena *a)
+{
+	return all_bytes(a->view ? a->view : a->mem, POISON, a->len);
 }
 
 /*

@@ -35,11 +35,9 @@ FIXTURE_VARIANT_ADD(chain, iowq) RING_IOWQ;
 
 FIXTURE_SETUP(chain)
 {
-	int ret = ring_init(&self->ring, 1024, variant->type.setup);
-
-	if (ret && ring_unavailable())
-		SKIP(return, "no io_uring: %s", strerror(-ret));
-	ASSERT_EQ(0, ret);
+	/* which every kernel has; what needs MEMCPY_IMMEDIATE tells itself */
+	if (!SETUP_RING(&self->ring, 1024, variant->type.setup, IORING_OP_NOP))
+		return;
 	ASSERT_EQ(0, pipe(self->pipe));
 	self->flags = variant->type.sqe_flags;
 	self->has_imm = ring_has_op(&self->ring, IORING_OP_MEMCPY_IMMEDIATE);
@@ -52,12 +50,26 @@ FIXTURE_TEARDOWN(chain)
 	close(self->pipe[1]);
 }
 
-#define DEFER(v)	((v)->type.setup & IORING_SETUP_DEFER_TASKRUN)
-#define IOPOLL(v)	((v)->type.setup & IORING_SETUP_IOPOLL)
-
-#define NO_IMM		"kernel has no IORING_OP_MEMCPY_IMMEDIATE"
+/* What a test may need besides */
+#define NEED_IMM	1
 /* Neither reads of a pipe nor timeouts nor cancels exist on a polled ring */
-#define NO_PIPE		"a polled ring reads only polled files"
+#define NEED_PIPE	2
+
+#define LACKS(needs)	lacks(_metadata, self, variant, needs)
+
+/* Something that the test needs is not there, which was said */
+static bool lacks(struct __test_metadata *_metadata,
+		  const struct _test_data_chain *self,
+		  const struct _fixture_variant_chain *variant, unsigned int needs)
+{
+	if (needs & NEED_IMM && !self->has_imm)
+		SKIP(return true, "kernel has no IORING_OP_MEMCPY_IMMEDIATE");
+	if (needs & NEED_PIPE && IOPOLL(variant)) {
+		TH_LOG("n/a: %s", "a polled ring reads only polled files");
+		return true;
+	}
+	return false;
+}
 
 static struct io_uring_sqe *nop(struct ring *r, unsigned int sqe_flags,
 				unsigned int nop_flags, __u64 user_data)
@@ -78,6 +90,14 @@ static struct io_uring_sqe *imm(struct ring *r, __u32 *word, __u32 value,
 	sqe->flags = sqe_flags;
 	sqe->user_data = user_data;
 	return sqe;
+}
+
+/* The head of a chain that waits for a byte in the pipe */
+static void read_head(struct ring *r, struct _test_data_chain *self)
+{
+	struct io_uring_sqe *sqe = ring_read(r, self->pipe[0], &self->byte, 1);
+
+	sqe->flags = self->flags | IOSQE_IO_LINK;
 }
 
 /*
@@ -152,17 +172,11 @@ TEST_F(chain, inline_head)
 TEST_F(chain, read_then_imm)
 {
 	struct ring *r = &self->ring;
-	struct io_uring_sqe *sqe;
 	const int res[] = { 1, 4 };
 
-	if (!self->has_imm)
-		SKIP(return, NO_IMM);
-	if (IOPOLL(variant)) {
-		TH_LOG("n/a: %s", NO_PIPE);
+	if (LACKS(NEED_IMM | NEED_PIPE))
 		return;
-	}
-	sqe = ring_read(r, self->pipe[0], &self->byte, 1);
-	sqe->flags = self->flags | IOSQE_IO_LINK;
+	read_head(r, self);
 	imm(r, &self->word, 0x1234, self->flags, 1);
 	ASSERT_EQ(2, ring_submit(r));
 	EXPECT_TRUE(ring_quiet(r));
@@ -255,10 +269,8 @@ TEST_F(chain, mixed_ops)
 	struct ring *r = &self->ring;
 	struct io_uring_sqe *sqe;
 
-	if (IOPOLL(variant)) {
-		TH_LOG("n/a: %s", NO_PIPE);
+	if (LACKS(NEED_PIPE))
 		return;
-	}
 	nop(r, self->flags | IOSQE_IO_LINK, IORING_NOP_TW, 0);
 	sqe = ring_sqe(r, IORING_OP_FADVISE);
 	sqe->fd = self->pipe[0];
@@ -287,8 +299,8 @@ TEST_F(chain, iowq_head)
 	struct ring *r = &self->ring;
 	const int res[] = { 0, 4, 0 };
 
-	if (!self->has_imm)
-		SKIP(return, NO_IMM);
+	if (LACKS(NEED_IMM))
+		return;
 	nop(r, self->flags | IOSQE_IO_LINK | IOSQE_ASYNC, 0, 0);
 	imm(r, &self->word, 77, self->flags | IOSQE_IO_LINK, 1);
 	nop(r, self->flags, 0, 2);
@@ -314,12 +326,8 @@ TEST_F(chain, successor_has_timeout)
 	struct ring *r = &self->ring;
 	int res[3];
 
-	if (!self->has_imm)
-		SKIP(return, NO_IMM);
-	if (IOPOLL(variant)) {
-		TH_LOG("n/a: %s", NO_PIPE);
+	if (LACKS(NEED_IMM | NEED_PIPE))
 		return;
-	}
 	nop(r, self->flags | IOSQE_IO_LINK, IORING_NOP_TW, 0);
 	imm(r, &self->word, 5, self->flags | IOSQE_IO_LINK, 1);
 	link_timeout(r, &ts, 0, 2);
@@ -336,17 +344,11 @@ TEST_F(chain, head_times_out)
 {
 	struct __kernel_timespec ts = { .tv_nsec = 20 * 1000 * 1000 };
 	struct ring *r = &self->ring;
-	struct io_uring_sqe *sqe;
 	int res[3];
 
-	if (!self->has_imm)
-		SKIP(return, NO_IMM);
-	if (IOPOLL(variant)) {
-		TH_LOG("n/a: %s", NO_PIPE);
+	if (LACKS(NEED_IMM | NEED_PIPE))
 		return;
-	}
-	sqe = ring_read(r, self->pipe[0], &self->byte, 1);
-	sqe->flags = self->flags | IOSQE_IO_LINK;
+	read_head(r, self);
 	link_timeout(r, &ts, IOSQE_IO_LINK, 1);
 	imm(r, &self->word, 5, self->flags, 2);
 	ASSERT_EQ(3, ring_submit(r));
@@ -360,17 +362,11 @@ TEST_F(chain, head_beats_timeout)
 {
 	struct __kernel_timespec ts = { .tv_sec = 600 };
 	struct ring *r = &self->ring;
-	struct io_uring_sqe *sqe;
 	int res[3];
 
-	if (!self->has_imm)
-		SKIP(return, NO_IMM);
-	if (IOPOLL(variant)) {
-		TH_LOG("n/a: %s", NO_PIPE);
+	if (LACKS(NEED_IMM | NEED_PIPE))
 		return;
-	}
-	sqe = ring_read(r, self->pipe[0], &self->byte, 1);
-	sqe->flags = self->flags | IOSQE_IO_LINK;
+	read_head(r, self);
 	link_timeout(r, &ts, IOSQE_IO_LINK, 1);
 	imm(r, &self->word, 5, self->flags, 2);
 	ASSERT_EQ(3, ring_submit(r));
@@ -388,8 +384,8 @@ TEST_F(chain, cqe_skip)
 	struct ring *r = &self->ring;
 	struct io_uring_cqe cqe;
 
-	if (!self->has_imm)
-		SKIP(return, NO_IMM);
+	if (LACKS(NEED_IMM))
+		return;
 	nop(r, self->flags | skip, IORING_NOP_TW, 0);
 	nop(r, self->flags | skip, 0, 1);
 	imm(r, &self->word, 3, self->flags | skip, 2);
@@ -408,8 +404,8 @@ TEST_F(chain, cqe_skip_all)
 	struct ring *r = &self->ring;
 	__u64 end;
 
-	if (!self->has_imm)
-		SKIP(return, NO_IMM);
+	if (LACKS(NEED_IMM))
+		return;
 	nop(r, self->flags | skip | IOSQE_IO_LINK, IORING_NOP_TW, 0);
 	imm(r, &self->word, 3, self->flags | skip, 1);
 	ASSERT_EQ(2, ring_submit(r));
@@ -430,8 +426,8 @@ TEST_F(chain, cqe_skip_fail)
 	struct io_uring_sqe *sqe;
 	struct io_uring_cqe cqe;
 
-	if (!self->has_imm)
-		SKIP(return, NO_IMM);
+	if (LACKS(NEED_IMM))
+		return;
 	sqe = nop(r, self->flags | IOSQE_CQE_SKIP_SUCCESS | IOSQE_IO_LINK,
 		  IORING_NOP_TW | IORING_NOP_INJECT_RESULT, 0);
 	sqe->len = -EIO;
@@ -453,8 +449,8 @@ TEST_F(chain, fail_in_the_middle)
 	struct io_uring_sqe *sqe;
 	int i;
 
-	if (!self->has_imm)
-		SKIP(return, NO_IMM);
+	if (LACKS(NEED_IMM))
+		return;
 	for (i = 0; i < 2; i++) {
 		nop(r, self->flags | IOSQE_IO_LINK, IORING_NOP_TW, 0);
 		sqe = nop(r, self->flags | link, IORING_NOP_INJECT_RESULT, 1);
@@ -474,14 +470,9 @@ TEST_F(chain, cancel_head)
 	struct io_uring_sqe *sqe;
 	int res[4];
 
-	if (!self->has_imm)
-		SKIP(return, NO_IMM);
-	if (IOPOLL(variant)) {
-		TH_LOG("n/a: %s", NO_PIPE);
+	if (LACKS(NEED_IMM | NEED_PIPE))
 		return;
-	}
-	sqe = ring_read(r, self->pipe[0], &self->byte, 1);
-	sqe->flags = self->flags | IOSQE_IO_LINK;
+	read_head(r, self);
 	imm(r, &self->word, 5, self->flags | IOSQE_IO_LINK, 1);
 	nop(r, self->flags, 0, 2);
 	ASSERT_EQ(3, ring_submit(r));
@@ -564,7 +555,6 @@ static bool reaped(pid_t pid)
 /* Process and ring end with chains queued, blocked and half done */
 TEST_F_TIMEOUT(chain, exit_with_chains, LONG_TIMEOUT)
 {
-	struct io_uring_sqe *sqe;
 	unsigned int i, j;
 	struct ring r;
 	pid_t pid;
@@ -575,8 +565,7 @@ TEST_F_TIMEOUT(chain, exit_with_chains, LONG_TIMEOUT)
 		if (!pid) {
 			if (ring_init(&r, 256, variant->type.setup))
 				_exit(1);
-			sqe = ring_read(&r, self->pipe[0], &self->byte, 1);
-			sqe->flags = self->flags | IOSQE_IO_LINK;
+			read_head(&r, self);
 			for (j = 0; j < 50; j++)
 				nop(&r, self->flags |
 				    (j < 49 ? IOSQE_IO_LINK : 0), 0, j);
@@ -634,21 +623,15 @@ TEST_F(chain, other_task_reaps)
 {
 	struct reaper rp = { .ring = &self->ring };
 	struct ring *r = &self->ring;
-	struct io_uring_sqe *sqe;
 	pthread_t thread;
 
-	if (!self->has_imm)
-		SKIP(return, NO_IMM);
-	if (IOPOLL(variant)) {
-		TH_LOG("n/a: %s", NO_PIPE);
+	if (LACKS(NEED_IMM | NEED_PIPE))
 		return;
-	}
 	if (DEFER(variant)) {
 		TH_LOG("n/a: %s", "a DEFER_TASKRUN ring is for one task");
 		return;
 	}
-	sqe = ring_read(r, self->pipe[0], &self->byte, 1);
-	sqe->flags = self->flags | IOSQE_IO_LINK;
+	read_head(r, self);
 	imm(r, &self->word, 8, self->flags, 1);
 	ASSERT_EQ(2, ring_submit(r));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, reap_thread, &rp));
@@ -674,12 +657,8 @@ TEST_F(chain, credentials)
 	char bufs[256];
 	__u32 *word;
 
-	if (!self->has_imm)
-		SKIP(return, NO_IMM);
-	if (IOPOLL(variant)) {
-		TH_LOG("n/a: %s", NO_PIPE);
+	if (LACKS(NEED_IMM | NEED_PIPE))
 		return;
-	}
 	if (geteuid())
 		SKIP(return, "needs two users");
 	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, sock));
@@ -712,8 +691,7 @@ TEST_F(chain, credentials)
 	word = mmap(NULL, ps, PROT_READ | PROT_WRITE,
 		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, word);
-	sqe = ring_read(r, self->pipe[0], &self->byte, 1);
-	sqe->flags = self->flags | IOSQE_IO_LINK;
+	read_head(r, self);
 	imm(r, word, 1, self->flags | IOSQE_IO_LINK, 1);
 	sqe = ring_sqe(r, IORING_OP_OPENAT);
 	sqe->fd = AT_FDCWD;

@@ -44,13 +44,9 @@ FIXTURE_VARIANT_ADD(copy, iowq) RING_IOWQ;
 
 FIXTURE_SETUP(copy)
 {
-	int ret = ring_init(&self->ring, RING_ENTRIES, variant->type.setup);
-
-	if (ret && ring_unavailable())
-		SKIP(return, "no io_uring: %s", strerror(-ret));
-	ASSERT_EQ(0, ret);
-	if (!ring_has_op(&self->ring, IORING_OP_MEMCPY))
-		SKIP(return, "kernel has no IORING_OP_MEMCPY");
+	if (!SETUP_RING(&self->ring, RING_ENTRIES, variant->type.setup,
+			IORING_OP_MEMCPY))
+		return;
 	self->flags = variant->type.sqe_flags;
 	self->ps = page_size();
 	ASSERT_EQ(0, arena_init(&self->src, AREA_SIZE, true));
@@ -73,8 +69,6 @@ FIXTURE_TEARDOWN(copy)
 	arena_exit(&self->dst);
 	free(self->scratch);
 }
-
-#define DEFER(v)	((v)->type.setup & IORING_SETUP_DEFER_TASKRUN)
 
 static struct io_uring_sqe *pair_sqe(struct ring *r, unsigned int pair,
 				     void *dst, const void *src, size_t len)
@@ -120,11 +114,6 @@ static bool landed(struct arena *a, unsigned char *scratch, size_t off,
 		ok = scratch[off - lo + i] == pattern(src + i, SEED);
 	memset((a->view ? a->view : a->mem) + lo, POISON, hi - lo);
 	return ok;
-}
-
-static bool untouched(struct arena *a)
-{
-	return all_bytes(a->view ? a->view : a->mem, POISON, a->len);
 }
 
 TEST_F_TIMEOUT(copy, lengths, LONG_TIMEOUT)
@@ -528,14 +517,7 @@ TEST_F(copy, short_copy_hardlink)
 
 TEST_F(copy, bad_sqe)
 {
-	const struct bad {
-		const char *what;
-		int err;
-		__u32 len, flags, sqe_flags;
-		int fd;
-		unsigned int ioprio, buf_index, file_index;
-		__u64 addr3, pad2;
-	} rows[] = {
+	const struct bad_sqe rows[] = {
 #define BAD(e, ...) { .err = (e), .len = 64, .fd = -1, __VA_ARGS__ }
 		BAD(-EINVAL, .what = "len", .len = MAX_RW_COUNT + 1),
 		BAD(-EINVAL, .what = "len sign", .len = 1u << 31),
@@ -579,14 +561,8 @@ TEST_F(copy, bad_sqe)
 	for (i = 0; i < ARRAY_SIZE(rows); i++) {
 		sqe = ring_memcpy(r, self->dst.mem, self->src.mem,
 				  rows[i].len);
-		sqe->memcpy_flags = rows[i].flags;
-		sqe->flags = self->flags | rows[i].sqe_flags;
-		sqe->fd = rows[i].fd;
-		sqe->ioprio = rows[i].ioprio;
-		sqe->buf_index = rows[i].buf_index;
-		sqe->file_index = rows[i].file_index;
-		sqe->addr3 = rows[i].addr3;
-		sqe->__pad2[0] = rows[i].pad2;
+		ring_make_bad(sqe, &rows[i]);
+		sqe->flags |= self->flags;
 		EXPECT_EQ(rows[i].err, ring_run(r)) {
 			TH_LOG("%s", rows[i].what);
 		}
@@ -1245,7 +1221,7 @@ TEST_F_TIMEOUT(copy, cancel_queued, LONG_TIMEOUT)
 	unsigned int i;
 	int ret;
 
-	if (variant->type.setup & IORING_SETUP_IOPOLL) {
+	if (IOPOLL(variant)) {
 		TH_LOG("n/a: %s", "a polled ring has no ASYNC_CANCEL");
 		return;
 	}
@@ -1293,7 +1269,7 @@ TEST_F_TIMEOUT(copy, cancel_running, LONG_TIMEOUT)
 	int ret, res = 0;
 	unsigned int i;
 
-	if (variant->type.setup & IORING_SETUP_IOPOLL) {
+	if (IOPOLL(variant)) {
 		TH_LOG("n/a: %s", "a polled ring has no ASYNC_CANCEL");
 		return;
 	}
@@ -1341,7 +1317,7 @@ TEST_F_TIMEOUT(copy, link_timeout, LONG_TIMEOUT)
 	struct arena a;
 	int ret, res[3];
 
-	if (variant->type.setup & IORING_SETUP_IOPOLL) {
+	if (IOPOLL(variant)) {
 		TH_LOG("n/a: %s", "a polled ring has no LINK_TIMEOUT");
 		return;
 	}

@@ -9,23 +9,22 @@
  * Who runs the op matters, since faults are injected by task: the submitter,
  * an io-wq worker and the SQPOLL thread each get their own sweep.
  */
-#include <dirent.h>
-#include <sys/mount.h>
-
-#include "iou_test.h"
+#include "iou_fail_nth.h"
 #include "kselftest_harness.h"
 
 #define AREA_SIZE	(256 * 1024)
 #define SEED		5
-#define MAX_NTH		400
+/* Reaches past what is copied at once, to the chunk after the next */
+#define LONG_LEN	140000
+/*
+ * Where there is no get_user_pages_fast(), user memory is copied to user memory
+ * by way of a buffer of 512 bytes, with a fault point on either side of it.
+ */
+#define MAX_NTH		(2 * LONG_LEN / 512 + 200)
 
 #define BUF_DST		0
 #define BUF_SRC		1
 #define BUF_NR		2
-
-enum target {
-	TARGET_SELF, TARGET_WORKER, TARGET_SQPOLL,
-};
 
 FIXTURE(fail_nth) {
 	struct ring ring;
@@ -68,104 +67,13 @@ FIXTURE_VARIANT_ADD(fail_nth, sqpoll) {
 	.target = TARGET_SQPOLL,
 };
 
-#define DEBUGFS		"/sys/kernel/debug"
-
-static bool put(const char *dir, const char *name, const char *val)
-{
-	char path[256];
-	bool ok = false;
-	int fd;
-
-	snprintf(path, sizeof(path), DEBUGFS "/%s/%s", dir, name);
-	fd = open(path, O_WRONLY);
-	if (fd < 0)
-		return false;
-	ok = write(fd, val, strlen(val)) == (ssize_t)strlen(val);
-	close(fd);
-	return ok;
-}
-
-/*
- * Let every kind of allocation fail, and do so quietly. Nothing is put back:
- * with probability 0, the default, only a task with fail-nth set is hit.
- */
-static bool fault_injection(void)
-{
-	static const char *const kinds[] = {
-		"failslab", "fail_page_alloc", "fail_usercopy", "fail_futex",
-	};
-	unsigned int i;
-
-	if (!put("failslab", "ignore-gfp-wait", "N")) {
-		if (mount("debugfs", DEBUGFS, "debugfs", 0, NULL) ||
-		    !put("failslab", "ignore-gfp-wait", "N"))
-			return false;
-	}
-	put("failslab", "cache-filter", "N");
-	put("fail_page_alloc", "ignore-gfp-wait", "N");
-	put("fail_page_alloc", "ignore-gfp-highmem", "N");
-	put("fail_page_alloc", "min-order", "0");
-	for (i = 0; i < ARRAY_SIZE(kinds); i++)
-		put(kinds[i], "verbose", "0");
-	return true;
-}
-
-/* The thread of this process whose name begins with @prefix, or 0 */
-static int find_thread(const char *prefix)
-{
-	char path[300], comm[32];
-	struct dirent *de;
-	int fd, tid = 0;
-	ssize_t n;
-	DIR *d;
-
-	d = opendir("/proc/self/task");
-	while (d && !tid && (de = readdir(d))) {
-		snprintf(path, sizeof(path), "/proc/self/task/%s/comm",
-			 de->d_name);
-		fd = open(path, O_RDONLY);
-		if (fd < 0)
-			continue;
-		n = read(fd, comm, sizeof(comm));
-		if (n >= (ssize_t)strlen(prefix) &&
-		    !memcmp(comm, prefix, strlen(prefix)))
-			tid = atoi(de->d_name);
-		close(fd);
-	}
-	if (d)
-		closedir(d);
-	return tid;
-}
-
-/* The thread of this ring: that of the last one may still be around */
-static int sq_thread(struct ring *r)
-{
-	__u64 end = now_ms() + WAIT_MS / 4;
-	char path[64], line[128];
-	int tid = 0;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", r->u.ring_fd);
-	/* fdinfo is short while the ring is locked */
-	while (tid <= 0 && now_ms() < end) {
-		f = fopen(path, "r");
-		while (f && fgets(line, sizeof(line), f))
-			if (sscanf(line, "SqThread: %d", &tid) == 1)
-				break;
-		if (f)
-			fclose(f);
-	}
-	return tid > 0 ? tid : 0;
-}
-
 /* A ring with nothing cached yet, and who runs its requests: 0 or -errno */
 static int ring_fresh(struct _test_data_fail_nth *self,
 		      const struct _fixture_variant_fail_nth *variant)
 {
 	__u32 workers[2] = { 1, 1 };
 	struct ring *r = &self->ring;
-	int ret, tid = getpid();
-	char path[64];
+	int ret;
 
 	ret = ring_init(r, 8, variant->setup);
 	if (!ret)
@@ -179,20 +87,8 @@ static int ring_fresh(struct _test_data_fail_nth *self,
 				    workers, 2);
 	if (ret)
 		return ret;
-	if (variant->target == TARGET_WORKER) {
-		ring_sqe(r, IORING_OP_NOP)->flags = IOSQE_ASYNC;
-		ret = ring_run(r);
-		if (ret)
-			return ret;
-		tid = find_thread("iou-wrk-");
-	} else if (variant->target == TARGET_SQPOLL) {
-		tid = sq_thread(r);
-	}
-	if (!tid)
-		return -ESRCH;
-	snprintf(path, sizeof(path), "/proc/self/task/%d/fail-nth", tid);
-	self->nth_fd = open(path, O_RDWR);
-	return self->nth_fd < 0 ? -errno : 0;
+	self->nth_fd = nth_open(r, variant->target);
+	return self->nth_fd < 0 ? self->nth_fd : 0;
 }
 
 static void ring_done(struct _test_data_fail_nth *self)
@@ -206,18 +102,13 @@ static void ring_done(struct _test_data_fail_nth *self)
 FIXTURE_SETUP(fail_nth)
 {
 	struct ring r;
-	int ret;
 
 	self->nth_fd = -1;
 	self->file = -1;
-	if (!fault_injection() || access("/proc/self/fail-nth", W_OK))
+	if (!fault_injection())
 		SKIP(return, "kernel has no fault injection");
-	ret = ring_init(&r, 8, 0);
-	if (ret && ring_unavailable())
-		SKIP(return, "no io_uring: %s", strerror(-ret));
-	ASSERT_EQ(0, ret);
-	if (!ring_has_op(&r, IORING_OP_MEMCPY))
-		SKIP(return, "kernel has no IORING_OP_MEMCPY");
+	if (!SETUP_RING(&r, 8, 0, IORING_OP_MEMCPY))
+		return;
 	ring_exit(&r);
 	ASSERT_EQ(0, arena_init(&self->src, AREA_SIZE, true));
 	ASSERT_EQ(0, arena_init(&self->dst, AREA_SIZE, true));
@@ -235,30 +126,6 @@ FIXTURE_TEARDOWN(fail_nth)
 	arena_exit(&self->dst);
 	if (self->file >= 0)
 		close(self->file);
-}
-
-static bool arm(struct _test_data_fail_nth *self, unsigned int nth)
-{
-	char buf[16];
-	int len = snprintf(buf, sizeof(buf), "%u", nth);
-
-	return pwrite(self->nth_fd, buf, len, 0) == len;
-}
-
-/* Stop failing: whether something had failed since arm() */
-static bool disarm(struct _test_data_fail_nth *self)
-{
-	char buf[16] = "";
-	bool fired = false;
-
-	/* these two copy as well, and may meet the fault themselves */
-	if (pread(self->nth_fd, buf, sizeof(buf) - 1, 0) > 0)
-		fired = atoi(buf) == 0;
-	if (!arm(self, 0)) {
-		arm(self, 0);
-		fired = false;
-	}
-	return fired;
 }
 
 struct op {
@@ -289,13 +156,13 @@ static const struct op ops[] = {
 	{ "copy from fixed absent", IORING_OP_MEMCPY, IORING_MEMCPY_SRC_FIXED,
 	  40000, .absent = true },
 	{ "copy linked", IORING_OP_MEMCPY, 0, 5000, .linked = true },
-	{ "long copy", IORING_OP_MEMCPY, 0, 200000 },
+	{ "long copy", IORING_OP_MEMCPY, 0, LONG_LEN },
 	{ "long copy to fixed", IORING_OP_MEMCPY, IORING_MEMCPY_DST_FIXED,
-	  200000 },
+	  LONG_LEN },
 	{ "long copy from fixed", IORING_OP_MEMCPY, IORING_MEMCPY_SRC_FIXED,
-	  200000 },
+	  LONG_LEN },
 	{ "long copy fixed", IORING_OP_MEMCPY,
-	  IORING_MEMCPY_DST_FIXED | IORING_MEMCPY_SRC_FIXED, 200000 },
+	  IORING_MEMCPY_DST_FIXED | IORING_MEMCPY_SRC_FIXED, LONG_LEN },
 };
 
 /* All bits of it unlike the poison, and 4 bytes of it unlike the next 4 */
@@ -378,7 +245,7 @@ static int op_run(struct _test_data_fail_nth *self,
 	int ret, results[2] = {};
 
 	op_prep(self, variant, op, dst);
-	if (nth && !arm(self, nth))
+	if (nth && !nth_arm(self->nth_fd, nth))
 		return -EIO;
 	ret = ring_submit(r);
 	/* the system call itself met the fault: what it left, once more */
@@ -389,7 +256,7 @@ static int op_run(struct _test_data_fail_nth *self,
 		ret = ring_enter(r, *r->u.sq.ktail - *r->u.sq.khead, 0, 0);
 	}
 	ret = ring_collect(r, results, nr);
-	*fired = nth ? disarm(self) : false;
+	*fired = nth ? nth_disarm(self->nth_fd) : false;
 	*res = results[op->linked];
 	return ret;
 }

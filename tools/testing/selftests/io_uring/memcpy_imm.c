@@ -36,13 +36,9 @@ FIXTURE_VARIANT_ADD(imm, iowq) RING_IOWQ;
 
 FIXTURE_SETUP(imm)
 {
-	int ret = ring_init(&self->ring, RING_ENTRIES, variant->type.setup);
-
-	if (ret && ring_unavailable())
-		SKIP(return, "no io_uring: %s", strerror(-ret));
-	ASSERT_EQ(0, ret);
-	if (!ring_has_op(&self->ring, IORING_OP_MEMCPY_IMMEDIATE))
-		SKIP(return, "kernel has no IORING_OP_MEMCPY_IMMEDIATE");
+	if (!SETUP_RING(&self->ring, RING_ENTRIES, variant->type.setup,
+			IORING_OP_MEMCPY_IMMEDIATE))
+		return;
 	self->flags = variant->type.sqe_flags;
 	self->ps = page_size();
 	ASSERT_EQ(0, arena_init(&self->area, AREA_PAGES * self->ps, false));
@@ -57,14 +53,6 @@ FIXTURE_TEARDOWN(imm)
 {
 	ring_exit(&self->ring);
 	arena_exit(&self->area);
-}
-
-#define DEFER(v)	((v)->type.setup & IORING_SETUP_DEFER_TASKRUN)
-#define IOPOLL(v)	((v)->type.setup & IORING_SETUP_IOPOLL)
-
-static bool untouched(struct arena *a)
-{
-	return all_bytes(a->mem, POISON, a->len);
 }
 
 /* The least significant @len bytes of @value as this CPU stores them */
@@ -302,14 +290,7 @@ TEST_F_TIMEOUT(imm, rmw_bits_concurrent, LONG_TIMEOUT)
 /* What prep and the core refuse: that errno, and memory stays as it was */
 TEST_F(imm, bad_sqe)
 {
-	static const struct bad {
-		const char *what;
-		int err;
-		unsigned int len, off, flags, sqe_flags;
-		int fd;
-		unsigned int ioprio, buf_index, file_index;
-		__u64 addr3, pad2;
-	} rows[] = {
+	static const struct bad_sqe rows[] = {
 #define BAD(e, ...) { .err = (e), .len = 4, .fd = -1, __VA_ARGS__ }
 		BAD(-EINVAL, .what = "len 0", .len = 0),
 		BAD(-EINVAL, .what = "len 9", .len = 9),
@@ -370,14 +351,8 @@ TEST_F(imm, bad_sqe)
 
 	for (i = 0; i < ARRAY_SIZE(rows); i++) {
 		sqe = ring_imm(r, self->word + rows[i].off, VALUE, rows[i].len);
-		sqe->memcpy_flags = rows[i].flags;
-		sqe->flags = self->flags | rows[i].sqe_flags;
-		sqe->fd = rows[i].fd;
-		sqe->ioprio = rows[i].ioprio;
-		sqe->buf_index = rows[i].buf_index;
-		sqe->file_index = rows[i].file_index;
-		sqe->addr3 = rows[i].addr3;
-		sqe->__pad2[0] = rows[i].pad2;
+		ring_make_bad(sqe, &rows[i]);
+		sqe->flags |= self->flags;
 		EXPECT_EQ(rows[i].err, ring_run(r)) {
 			TH_LOG("%s", rows[i].what);
 		}

@@ -149,14 +149,9 @@ FIXTURE_VARIANT_ADD(race, iowq) RING_IOWQ;
 FIXTURE_SETUP(race)
 {
 	struct ring r;
-	int ret = ring_init(&r, 8, variant->type.setup);
 
-	if (ret && ring_unavailable())
-		SKIP(return, "no io_uring: %s", strerror(-ret));
-	ASSERT_EQ(0, ret);
-	if (!ring_has_op(&r, IORING_OP_MEMCPY))
-		SKIP(return, "kernel has no IORING_OP_MEMCPY");
-	ring_exit(&r);
+	if (SETUP_RING(&r, 8, variant->type.setup, IORING_OP_MEMCPY))
+		ring_exit(&r);
 }
 
 FIXTURE_TEARDOWN(race)

@@ -322,60 +322,56 @@ static struct io_uring_sqe *from_req(struct _test_data_ublk *self, void *dst,
 	return sqe;
 }
 
-/* A read answered in odd pieces, from user memory and a registered buffer */
-TEST_F_TIMEOUT(ublk, answer_read, LONG_TIMEOUT)
+/*
+ * Take a write, or answer a read, in odd pieces. The server's side is user
+ * memory, or the same as a registered buffer.
+ */
+static void serve_in_pieces(struct __test_metadata *_metadata,
+			    struct _test_data_ublk *self,
+			    const struct _fixture_variant_ublk *variant,
+			    bool write, bool fixed)
 {
 	static const size_t cuts[] = {
 		0, 1, 4095, 8191, 73729, 73793, REQ_SIZE - 3, REQ_SIZE,
 	};
+	unsigned char *from = write ? self->data : self->mem.view;
+	unsigned char *to = write ? self->mem.view : self->data;
 	struct io_uring_sqe *sqe;
-	unsigned int i, fixed;
+	unsigned int i;
 
-	for (fixed = 0; fixed < 2; fixed++) {
-		fill_pattern(self->mem.view, REQ_SIZE, SEED + fixed);
-		memset(self->data, POISON, REQ_SIZE);
-		ASSERT_EQ(0, request_begin(self, variant, false));
-		for (i = 1; i < ARRAY_SIZE(cuts); i++) {
-			sqe = to_req(self, cuts[i - 1],
-				     self->mem.mem + cuts[i - 1],
-				     cuts[i] - cuts[i - 1]);
-			if (fixed) {
-				sqe->memcpy_flags |= IORING_MEMCPY_SRC_FIXED;
-				sqe->file_index = BUF_MEM;
-			}
-			ASSERT_EQ(cuts[i] - cuts[i - 1], ring_run(&self->ring));
+	fill_pattern(from, REQ_SIZE, SEED + fixed);
+	memset(to, POISON, REQ_SIZE);
+	ASSERT_EQ(0, request_begin(self, variant, write));
+	for (i = 1; i < ARRAY_SIZE(cuts); i++) {
+		size_t off = cuts[i - 1], len = cuts[i] - off;
+
+		if (write)
+			sqe = from_req(self, self->mem.mem + off, off, len);
+		else
+			sqe = to_req(self, off, self->mem.mem + off, len);
+		if (fixed && write) {
+			sqe->memcpy_flags |= IORING_MEMCPY_DST_FIXED;
+			sqe->buf_index = BUF_MEM;
+		} else if (fixed) {
+			sqe->memcpy_flags |= IORING_MEMCPY_SRC_FIXED;
+			sqe->file_index = BUF_MEM;
 		}
-		ASSERT_EQ(REQ_SIZE, request_finish(self, variant, REQ_SIZE));
-		EXPECT_EQ(REQ_SIZE, check_pattern(self->data, REQ_SIZE,
-						  SEED + fixed));
+		ASSERT_EQ(len, ring_run(&self->ring));
 	}
+	ASSERT_EQ(REQ_SIZE, request_finish(self, variant, REQ_SIZE));
+	EXPECT_EQ(REQ_SIZE, check_pattern(to, REQ_SIZE, SEED + fixed));
+}
+
+TEST_F_TIMEOUT(ublk, answer_read, LONG_TIMEOUT)
+{
+	serve_in_pieces(_metadata, self, variant, false, false);
+	serve_in_pieces(_metadata, self, variant, false, true);
 }
 
 TEST_F_TIMEOUT(ublk, take_write, LONG_TIMEOUT)
 {
-	static const size_t cuts[] = {
-		0, 1, 4095, 8191, 73729, 73793, REQ_SIZE - 3, REQ_SIZE,
-	};
-	struct io_uring_sqe *sqe;
-	unsigned int i, fixed;
-
-	for (fixed = 0; fixed < 2; fixed++) {
-		fill_pattern(self->data, REQ_SIZE, SEED + fixed);
-		memset(self->mem.view, POISON, REQ_SIZE);
-		ASSERT_EQ(0, request_begin(self, variant, true));
-		for (i = 1; i < ARRAY_SIZE(cuts); i++) {
-			sqe = from_req(self, self->mem.mem + cuts[i - 1],
-				       cuts[i - 1], cuts[i] - cuts[i - 1]);
-			if (fixed) {
-				sqe->memcpy_flags |= IORING_MEMCPY_DST_FIXED;
-				sqe->buf_index = BUF_MEM;
-			}
-			ASSERT_EQ(cuts[i] - cuts[i - 1], ring_run(&self->ring));
-		}
-		ASSERT_EQ(REQ_SIZE, request_finish(self, variant, REQ_SIZE));
-		EXPECT_EQ(REQ_SIZE, check_pattern(self->mem.view, REQ_SIZE,
-						  SEED + fixed));
-	}
+	serve_in_pieces(_metadata, self, variant, true, false);
+	serve_in_pieces(_metadata, self, variant, true, true);
 }
 
 /* A header in front of the payload, without touching the payload */

@@ -1,0 +1,565 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Requests whose data is in a dma-buf.
+ *
+ * The dma-buf is mapped already when a request comes, so all there is to do for
+ * one is to find the addresses and to fill in the data pointer.  While it is in
+ * flight, iod->dmabuf_map says what it uses:
+ *
+ *  - nvme_pci_setup_dmabuf() looks up the map and sets iod->dmabuf_map, and the
+ *    request is started.  Both are in the same RCU read-side critical section,
+ *    the one that blk-mq calls ->queue_rq and ->queue_rqs in.
+ *
+ *  - nvme_pci_unmap_dmabuf() clears it.  Whoever calls it knows that the
+ *    controller is done with the data: it has completed the command, or it is
+ *    disabled and the command is canceled, or the command was never sent.
+ *
+ *  - nvme_dmabuf_quiesce() is called after the map was unpublished, and waits
+ *    for an RCU grace period.  From then on a request that has found the map is
+ *    started and has it in iod->dmabuf_map, or doesn't use it any more.  So it
+ *    is enough to look at the started requests until none has it.
+ *
+ * That way it costs an ordinary request nothing, and one for a dma-buf nothing
+ * but a store: who moves the memory pays for it.
+ *
+ * Copyright (C) 2026 The uring-offload authors
+ */
+
+#include <linux/blk-mq.h>
+#include <linux/delay.h>
+#include <linux/dma-buf.h>
+#include <linux/dma-mapping.h>
+#include <linux/io_dmabuf_token.h>
+#include <linux/jiffies.h>
+#include <linux/rcupdate.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+
+#include "nvme.h"
+#include "pci.h"
+#include "pci-dmabuf.h"
+
+#define NVME_DMABUF_WARN	(10 * HZ)
+
+/* so that PRP entries are pages, whatever segment they are from */
+static_assert(IO_DMABUF_SEG_ALIGN % NVME_CTRL_PAGE_SIZE == 0);
+
+struct nvme_dmabuf_list {
+	__le64		*prps;
+	dma_addr_t	dma;
+};
+
+/*
+ * @lists are the pages of the PRP list, or NULL if requests need none: see
+ * nvme_dmabuf_need_list().  It has entries for @nr_pages pages from the offset
+ * @start on, which are the window of the token.
+ */
+struct nvme_dmabuf_map {
+	struct io_dmabuf_map	map;
+	struct nvme_dmabuf_list	*lists;
+	u64			start;
+	unsigned int		nr_pages;
+};
+
+static inline struct nvme_dev *to_nvme_dmabuf_dev(struct io_dmabuf_device *ddev)
+{
+	return container_of(ddev, struct nvme_dev, dmabuf);
+}
+
+static inline struct nvme_dmabuf_map *
+to_nvme_dmabuf_map(struct io_dmabuf_map *map)
+{
+	return container_of(map, struct nvme_dmabuf_map, map);
+}
+
+/* PRPs for the nr pages from off on */
+static void nvme_dmabuf_fill_prps(const struct io_dmabuf_map *map, u64 off,
+				  __le64 *prps, unsigned int nr)
+{
+	const struct io_dmabuf_seg *seg = io_dmabuf_map_find(map, off);
+	unsigned int i;
+
+	for (i = 0; i < nr; i++, off += NVME_CTRL_PAGE_SIZE) {
+		if (off == seg[1].off)
+			seg++;
+		prps[i] = cpu_to_le64(seg->addr + (off - seg->off));
+	}
+}
+
+static void nvme_dmabuf_set_sge(struct nvme_sgl_desc *sge, dma_addr_t addr,
+				unsigned int len)
+{
+	*sge = (struct nvme_sgl_desc) {
+		.addr	= cpu_to_le64(addr),
+		.length	= cpu_to_le32(len),
+		.type	= NVME_SGL_FMT_DATA_DESC << 4,
+	};
+}
+
+static blk_status_t nvme_dmabuf_build_prps(struct request *req,
+					   const struct io_dmabuf_map *map,
+					   u64 off, unsigned int nr)
+{
+	struct nvme_iod *iod = blk_mq_rq_to_pdu(req);
+	struct nvme_queue *nvmeq = req->mq_hctx->driver_data;
+	__le64 *link = &iod->cmd.common.dptr.prp2;
+
+	if (nr <= NVME_SMALL_POOL_SIZE / sizeof(__le64))
+		iod->flags |= IOD_SMALL_DESCRIPTOR;
+
+	do {
+		unsigned int len = nvme_prp_list_len(0, nr);
+		dma_addr_t dma;
+		__le64 *prps;
+
+		prps = dma_pool_alloc(nvme_dma_pool(nvmeq, iod), GFP_ATOMIC,
+				      &dma);
+		if (!prps)
+			goto out_free;
+		iod->descriptors[iod->nr_descriptors++] = prps;
+		nvme_dmabuf_fill_prps(map, off, prps, len);
+		*link = cpu_to_le64(dma);
+
+		link = &prps[PRPS_PER_PAGE];
+		off += (u64)len * NVME_CTRL_PAGE_SIZE;
+		nr -= len;
+	} while (nr);
+
+	return BLK_STS_OK;
+
+out_free:
+	if (iod->nr_descriptors)
+		nvme_free_descriptors(req);
+	return BLK_STS_RESOURCE;
+}
+
+static blk_status_t nvme_dmabuf_build_sgl(struct request *req,
+					  const struct io_dmabuf_seg *seg,
+					  unsigned int nr_segs, u64 off,
+					  unsigned int len)
+{
+	struct nvme_iod *iod = blk_mq_rq_to_pdu(req);
+	struct nvme_queue *nvmeq = req->mq_hctx->driver_data;
+	struct nvme_sgl_desc *sg_list;
+	dma_addr_t sgl_dma;
+	unsigned int i;
+
+	if (nr_segs <= NVME_SMALL_POOL_SIZE / sizeof(*sg_list))
+		iod->flags |= IOD_SMALL_DESCRIPTOR;
+
+	sg_list = dma_pool_alloc(nvme_dma_pool(nvmeq, iod), GFP_ATOMIC,
+				 &sgl_dma);
+	if (!sg_list)
+		return BLK_STS_RESOURCE;
+	iod->descriptors[iod->nr_descriptors++] = sg_list;
+
+	for (i = 0; i < nr_segs; i++, seg++) {
+		unsigned int n = min_t(u64, len, seg[1].off - off);
+
+		nvme_dmabuf_set_sge(&sg_list[i], seg->addr + (off - seg->off),
+				    n);
+		off += n;
+		len -= n;
+	}
+
+	iod->cmd.common.flags = NVME_CMD_SGL_METABUF;
+	nvme_pci_sgl_set_seg(&iod->cmd.common.dptr.sgl, sgl_dma, nr_segs);
+	return BLK_STS_OK;
+}
+
+/*
+ * The list of the map doesn't do: make one for this request alone, whichever is
+ * the shorter one.  There is only room for one page of SGL entries.
+ */
+static blk_status_t nvme_dmabuf_build(struct request *req,
+				      const struct io_dmabuf_map *map, u64 off,
+				      unsigned int len, bool use_sgl,
+				      bool force_sgl)
+{
+	const struct io_dmabuf_seg *seg = io_dmabuf_map_find(map, off);
+	const struct io_dmabuf_seg *last = io_dmabuf_map_find(map,
+							      off + len - 1);
+	struct nvme_iod *iod = blk_mq_rq_to_pdu(req);
+	unsigned int first_off = off & (NVME_CTRL_PAGE_SIZE - 1);
+	unsigned int nr_segs = last - seg + 1;
+	/* all pages but the first */
+	unsigned int nr_prps = (first_off + len - 1) >> NVME_CTRL_PAGE_SHIFT;
+
+	if (use_sgl && nr_segs <= NVME_MAX_SEGS &&
+	    (force_sgl || nr_segs * sizeof(struct nvme_sgl_desc) <=
+			  nr_prps * sizeof(__le64)))
+		return nvme_dmabuf_build_sgl(req, seg, nr_segs, off, len);
+	if (force_sgl)
+		return BLK_STS_NOTSUPP;
+
+	iod->cmd.common.dptr.prp1 = cpu_to_le64(seg->addr + (off - seg->off));
+	return nvme_dmabuf_build_prps(req, map,
+				      off - first_off + NVME_CTRL_PAGE_SIZE,
+				      nr_prps);
+}
+
+static blk_status_t nvme_dmabuf_set_dptr(struct request *req,
+					 struct nvme_dmabuf_map *nmap, u64 off,
+					 unsigned int len)
+{
+	struct nvme_iod *iod = blk_mq_rq_to_pdu(req);
+	struct nvme_queue *nvmeq = req->mq_hctx->driver_data;
+	union nvme_data_ptr *dptr = &iod->cmd.common.dptr;
+	bool use_sgl = nvme_ctrl_sgl_supported(&nvmeq->dev->ctrl);
+	/* for the reason that nvme_pci_use_sgls() has */
+	bool force_sgl = use_sgl && req->nr_integrity_segments > 1;
+	unsigned int first_len = NVME_CTRL_PAGE_SIZE -
+				 (off & (NVME_CTRL_PAGE_SIZE - 1));
+	const struct io_dmabuf_map *map = &nmap->map;
+	unsigned int page, last;
+	dma_addr_t addr;
+	u64 contig;
+
+	addr = io_dmabuf_map_addr(map, off, &contig);
+
+	if (len <= first_len + NVME_CTRL_PAGE_SIZE && !force_sgl) {
+		dptr->prp1 = cpu_to_le64(addr);
+		dptr->prp2 = 0;
+		if (len > first_len) {
+			addr = io_dmabuf_map_addr(map, off + first_len,
+						  &contig);
+			dptr->prp2 = cpu_to_le64(addr);
+		}
+		return BLK_STS_OK;
+	}
+
+	if (use_sgl && len <= contig) {
+		iod->cmd.common.flags = NVME_CMD_SGL_METABUF;
+		nvme_dmabuf_set_sge(&dptr->sgl, addr, len);
+		return BLK_STS_OK;
+	}
+
+	/* the list starts with the second page */
+	page = ((off - nmap->start) >> NVME_CTRL_PAGE_SHIFT) + 1;
+	last = (off - nmap->start + len - 1) >> NVME_CTRL_PAGE_SHIFT;
+	if (nmap->lists && !force_sgl &&
+	    nvme_prp_list_fits(last, nmap->nr_pages)) {
+		struct nvme_dmabuf_list *list =
+			&nmap->lists[nvme_prp_list_page(page)];
+
+		dptr->prp1 = cpu_to_le64(addr);
+		dptr->prp2 = cpu_to_le64(list->dma + nvme_prp_list_off(page));
+		return BLK_STS_OK;
+	}
+
+	return nvme_dmabuf_build(req, map, off, len, use_sgl, force_sgl);
+}
+
+/**
+ * nvme_pci_setup_dmabuf - fill in the data pointer of a request for a dma-buf
+ * @req:	request that nvme_pci_rq_is_dmabuf(), set up but for that
+ *
+ * Context: ->queue_rq or ->queue_rqs.  The caller starts the request before it
+ * leaves blk-mq's RCU read-side critical section, or gives the data up again
+ * with nvme_pci_unmap_dmabuf().
+ *
+ * Return: BLK_STS_OK; BLK_STS_STALE if the dma-buf isn't mapped now;
+ * BLK_STS_RESOURCE if there is no memory for a list; or BLK_STS_NOTSUPP if the
+ * request needs an SGL for its metadata, and the data is in more pieces than
+ * that has entries.  On error there is nothing to give up.
+ */
+blk_status_t nvme_pci_setup_dmabuf(struct request *req)
+{
+	struct nvme_iod *iod = blk_mq_rq_to_pdu(req);
+	struct nvme_queue *nvmeq = req->mq_hctx->driver_data;
+	unsigned int len = blk_rq_payload_bytes(req);
+	u64 off = blk_rq_dmabuf_off(req);
+	struct io_dmabuf_map *map;
+	blk_status_t ret;
+
+	RCU_LOCKDEP_WARN(!rcu_read_lock_held(), "not dispatched by blk-mq");
+
+	map = io_dmabuf_map_get(blk_rq_dmabuf(req), &nvmeq->dev->dmabuf);
+	if (unlikely(!map)) {
+		req->rq_flags |= RQF_QUIET;
+		return BLK_STS_STALE;
+	}
+
+	ret = nvme_dmabuf_set_dptr(req, to_nvme_dmabuf_map(map), off, len);
+	if (unlikely(ret))
+		return ret;
+	if (unlikely(map->need_sync))
+		io_dmabuf_map_sync_for_device(map, off, len, rq_dma_dir(req));
+
+	/* ordered before nvme_dmabuf_scan_rq() by the RCU grace period */
+	WRITE_ONCE(iod->dmabuf_map, map);
+	return BLK_STS_OK;
+}
+
+/**
+ * nvme_pci_unmap_dmabuf - give up what nvme_pci_setup_dmabuf() has set up
+ * @req:	request that the controller doesn't access data for any more
+ *
+ * Context: any.  The request still has its bio, and hasn't ended: it is what
+ * keeps the token alive.
+ */
+void nvme_pci_unmap_dmabuf(struct request *req)
+{
+	struct nvme_iod *iod = blk_mq_rq_to_pdu(req);
+	struct io_dmabuf_map *map = iod->dmabuf_map;
+
+	if (unlikely(map->need_sync) && rq_dma_dir(req) == DMA_FROM_DEVICE)
+		io_dmabuf_map_sync_for_cpu(map, blk_rq_dmabuf_off(req),
+					   blk_rq_payload_bytes(req),
+					   DMA_FROM_DEVICE);
+	if (iod->nr_descriptors)
+		nvme_free_descriptors(req);
+	/* the map may be gone after that; pairs with nvme_dmabuf_quiesce() */
+	smp_store_release(&iod->dmabuf_map, NULL);
+}
+
+struct nvme_dmabuf_scan {
+	const struct io_dmabuf_map	*map;
+	bool				busy;
+};
+
+static bool nvme_dmabuf_scan_rq(struct request *req, void *data)
+{
+	struct nvme_iod *iod = blk_mq_rq_to_pdu(req);
+	struct nvme_dmabuf_scan *scan = data;
+
+	/* of others it is total_len */
+	if (!nvme_pci_rq_is_dmabuf(req) || READ_ONCE(iod->dmabuf_map) != scan->map)
+		return true;
+
+	/*
+	 * Who submitted a polled request may be stopped, or be the one that
+	 * waits here.  The reference to the request keeps its queue.
+	 */
+	nvme_poll(req->mq_hctx, NULL);
+	if (READ_ONCE(iod->dmabuf_map) != scan->map)
+		return true;
+
+	scan->busy = true;
+	return false;
+}
+
+static bool nvme_dmabuf_busy(struct nvme_dev *dev,
+			     const struct io_dmabuf_map *map)
+{
+	struct nvme_dmabuf_scan scan = { .map = map };
+	struct blk_mq_tag_set *set;
+
+	rcu_read_lock();
+	set = rcu_dereference(dev->dmabuf_tagset);
+	if (set)
+		blk_mq_tagset_busy_iter(set, nvme_dmabuf_scan_rq, &scan);
+	rcu_read_unlock();
+	return scan.busy;
+}
+
+/*
+ * How long this takes is up to the controller.  If it doesn't complete a
+ * command, then that times out and the controller is reset, which cancels all
+ * commands after it was disabled; likewise if it is removed.  None of it needs
+ * memory or a lock that somebody has who waits for us.
+ */
+static void nvme_dmabuf_quiesce(struct io_dmabuf_device *ddev,
+				struct io_dmabuf_map *map)
+{
+	struct nvme_dev *dev = to_nvme_dmabuf_dev(ddev);
+	unsigned long warn = jiffies + NVME_DMABUF_WARN;
+	unsigned int delay = 20;
+
+	/* requests that have found the map are started, or have given up */
+	synchronize_rcu_expedited();
+
+	while (nvme_dmabuf_busy(dev, map)) {
+		if (time_after(jiffies, warn)) {
+			dev_warn_ratelimited(dev->ctrl.device,
+					     "a dma-buf of %s can't move, waiting for I/O\n",
+					     map->attach->token->dmabuf->exp_name);
+			warn = jiffies + NVME_DMABUF_WARN;
+		}
+		usleep_range(delay, delay * 2);
+		delay = min(delay * 2, 5000U);
+	}
+
+	/*
+	 * Whatever nvme_pci_unmap_dmabuf() did is visible: either its store was
+	 * seen, or that the request was freed afterwards.
+	 */
+	smp_mb();
+}
+
+static void nvme_dmabuf_free_lists(struct nvme_dev *dev,
+				   struct nvme_dmabuf_map *nmap)
+{
+	unsigned int i;
+
+	for (i = 0; i < nvme_prp_list_pages(nmap->nr_pages); i++) {
+		struct nvme_dmabuf_list *list = &nmap->lists[i];
+
+		if (!list->prps)
+			continue;
+		dma_unmap_single(dev->dev, list->dma, NVME_CTRL_PAGE_SIZE,
+				 DMA_TO_DEVICE);
+		kfree(list->prps);
+	}
+	kvfree(nmap->lists);
+}
+
+static int nvme_dmabuf_alloc_list(struct nvme_dev *dev,
+				  struct nvme_dmabuf_map *nmap, unsigned int i)
+{
+	unsigned int nr = nvme_prp_list_pages(nmap->nr_pages);
+	struct nvme_dmabuf_list *list = &nmap->lists[i];
+	u64 page = (u64)i * PRPS_PER_PAGE;
+	dma_addr_t dma;
+	__le64 *prps;
+
+	/* a power of two is naturally aligned, even if pages are larger */
+	prps = kzalloc(NVME_CTRL_PAGE_SIZE, GFP_KERNEL_ACCOUNT);
+	if (!prps)
+		return -ENOMEM;
+
+	nvme_dmabuf_fill_prps(&nmap->map,
+			      nmap->start + (page << NVME_CTRL_PAGE_SHIFT),
+			      prps, nvme_prp_list_len(i, nmap->nr_pages));
+	if (i + 1 < nr)
+		prps[PRPS_PER_PAGE] = cpu_to_le64(list[1].dma);
+
+	dma = dma_map_single(dev->dev, prps, NVME_CTRL_PAGE_SIZE,
+			     DMA_TO_DEVICE);
+	if (dma_mapping_error(dev->dev, dma)) {
+		kfree(prps);
+		return -ENOMEM;
+	}
+	list->prps = prps;
+	list->dma = dma;
+	return 0;
+}
+
+/*
+ * Only if requests can't have an SGL data block in the command itself.  And not
+ * if lists have to be aligned, as requests point into the middle of this one.
+ */
+static bool nvme_dmabuf_need_list(struct nvme_dev *dev,
+				  struct nvme_dmabuf_map *nmap, u64 nr_pages)
+{
+	const struct io_dmabuf_token *token = nmap->map.attach->token;
+	u64 contig;
+
+	/* two pages are PRP1 and PRP2 */
+	if (nr_pages <= 2 || nr_pages > UINT_MAX)
+		return false;
+	if (dev->ctrl.quirks & NVME_QUIRK_DMAPOOL_ALIGN_512)
+		return false;
+	if (!nvme_ctrl_sgl_supported(&dev->ctrl))
+		return true;
+	io_dmabuf_map_addr(&nmap->map, token->off, &contig);
+	return contig < token->len;
+}
+
+static int nvme_dmabuf_map_init(struct io_dmabuf_device *ddev,
+				struct io_dmabuf_map *map)
+{
+	const struct io_dmabuf_token *token = map->attach->token;
+	struct nvme_dmabuf_map *nmap = to_nvme_dmabuf_map(map);
+	struct nvme_dev *dev = to_nvme_dmabuf_dev(ddev);
+	u64 nr_pages = DIV_ROUND_UP_ULL(token->len, NVME_CTRL_PAGE_SIZE);
+	unsigned int i;
+	int ret;
+
+	if (!nvme_dmabuf_need_list(dev, nmap, nr_pages))
+		return 0;
+
+	nmap->start = token->off;
+	nmap->nr_pages = nr_pages;
+	i = nvme_prp_list_pages(nr_pages);
+	nmap->lists = kvzalloc_objs(*nmap->lists, i, GFP_KERNEL_ACCOUNT);
+	if (!nmap->lists)
+		return -ENOMEM;
+
+	/* from the end, each page of the list has the address of the next */
+	while (i--) {
+		ret = nvme_dmabuf_alloc_list(dev, nmap, i);
+		if (ret) {
+			nvme_dmabuf_free_lists(dev, nmap);
+			return ret;
+		}
+		cond_resched();
+	}
+	return 0;
+}
+
+static void nvme_dmabuf_map_exit(struct io_dmabuf_device *ddev,
+				 struct io_dmabuf_map *map)
+{
+	struct nvme_dmabuf_map *nmap = to_nvme_dmabuf_map(map);
+
+	if (nmap->lists)
+		nvme_dmabuf_free_lists(to_nvme_dmabuf_dev(ddev), nmap);
+}
+
+static const struct io_dmabuf_device_ops nvme_dmabuf_ops = {
+	.map_size	= sizeof(struct nvme_dmabuf_map),
+	.map_init	= nvme_dmabuf_map_init,
+	.map_exit	= nvme_dmabuf_map_exit,
+	.quiesce	= nvme_dmabuf_quiesce,
+};
+
+/**
+ * nvme_pci_dmabuf_init - prepare a controller for I/O on dma-bufs
+ * @dev:	controller that is probed
+ *
+ * Context: any.  Nothing needs to be undone unless the controller had
+ * namespaces.
+ */
+void nvme_pci_dmabuf_init(struct nvme_dev *dev)
+{
+	io_dmabuf_device_init(&dev->dmabuf, dev->dev, &nvme_dmabuf_ops);
+}
+
+/**
+ * nvme_pci_dmabuf_shutdown - unmap all dma-bufs
+ * @dev:	controller that is removed: it is disabled, has no namespaces any
+ *		more, and all commands are completed or canceled
+ *
+ * Context: process, may sleep.  Takes dma_resv of the dma-bufs.  The queues
+ * still exist.
+ */
+void nvme_pci_dmabuf_shutdown(struct nvme_dev *dev)
+{
+	io_dmabuf_device_shutdown(&dev->dmabuf);
+}
+
+/**
+ * nvme_pci_dmabuf_set_tagset - set where to look for requests
+ * @dev:	controller
+ * @set:	its tag set, or NULL before that is changed or freed
+ *
+ * Without a tag set, dma-bufs move without waiting for anything: there are no
+ * requests when this is called with NULL, as there are no namespaces or they
+ * are all frozen, and there are none until it is called again.
+ *
+ * Context: process, may sleep.
+ */
+void nvme_pci_dmabuf_set_tagset(struct nvme_dev *dev,
+				struct blk_mq_tag_set *set)
+{
+	rcu_assign_pointer(dev->dmabuf_tagset, set);
+	/* pairs with rcu_read_lock() in nvme_dmabuf_busy() */
+	if (!set)
+		synchronize_rcu_expedited();
+}
+
+/**
+ * nvme_pci_create_dmabuf_token - let a controller do I/O on a dma-buf
+ * @ctrl:	controller of a namespace that a token is made for
+ * @token:	the token
+ *
+ * Context: process, may sleep.
+ *
+ * Return: 0, or an error of io_dmabuf_attach_add().
+ */
+int nvme_pci_create_dmabuf_token(struct nvme_ctrl *ctrl,
+				 struct io_dmabuf_token *token)
+{
+	return io_dmabuf_attach_add(token, &to_nvme_dev(ctrl)->dmabuf);
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * A PRP list that all requests for a dma-buf share.
+ *
+ * It has an entry for each page of the data, PRPS_PER_PAGE of them in each page
+ * of the list, and then a pointer to the next page of the list.  A request uses
+ * a part of it: PRP1 is the first page of its data, and PRP2 points to the entry
+ * for the second one.  The controller goes on from there, and follows the
+ * pointers like those of any other list.
+ *
+ * But the last slot in a page of the list is a pointer only as long as more than
+ * one page of data is left to transfer.  If it is one, then the controller takes
+ * the slot for the address of that.  So requests can't use the list if their
+ * last page is the first that a page of the list has an entry for.  That is one
+ * in PRPS_PER_PAGE of all there are.  The last page of all is none of them: no
+ * pointer is needed any more, and its entry is in the slot for that.
+ */
+#ifndef _NVME_PCI_DMABUF_H
+#define _NVME_PCI_DMABUF_H
+
+#include <linux/math.h>
+#include <linux/types.h>
+
+#include "pci.h"
+
+/**
+ * nvme_prp_list_pages - how many pages a list has
+ * @nr_pages:	number of pages of data, at least 2
+ *
+ * Return: number of pages of the list.
+ */
+static inline unsigned int nvme_prp_list_pages(unsigned int nr_pages)
+{
+	return DIV_ROUND_UP(nr_pages - 1, PRPS_PER_PAGE);
+}
+
+/**
+ * nvme_prp_list_len - how many entries for data are in a page of a list
+ * @i:		which page of the list
+ * @nr_pages:	number of pages of data that the list has entries for
+ *
+ * Return: number of entries. It is %PRPS_PER_PAGE, except for the last page of
+ * the list: that may have less, or one more as it needs no pointer.
+ */
+static inline unsigned int nvme_prp_list_len(unsigned int i,
+					     unsigned int nr_pages)
+{
+	unsigned int left = nr_pages - i * PRPS_PER_PAGE;
+
+	return left <= PRPS_PER_PAGE + 1 ? left : PRPS_PER_PAGE;
+}
+
+/**
+ * nvme_prp_list_fits - whether a request can use a list
+ * @last:	the last page of data, and not the first in the request's list
+ * @nr_pages:	number of pages of data that the list has entries for
+ *
+ * Return: false if the controller would take a pointer for the last page.
+ */
+static inline bool nvme_prp_list_fits(unsigned int last, unsigned int nr_pages)
+{
+	return last % PRPS_PER_PAGE || last == nr_pages - 1;
+}
+
+/**
+ * nvme_prp_list_page - which page of a list has the entry for a page of data
+ * @page:	page of data, not the last
+ *
+ * Return: which page of the list.
+ */
+static inline unsigned int nvme_prp_list_page(unsigned int page)
+{
+	return page / PRPS_PER_PAGE;
+}
+
+/**
+ * nvme_prp_list_off - where the entry for a page of data is
+ * @page:	page of data, not the last
+ *
+ * Return: offset into nvme_prp_list_page() of the list, in bytes.
+ */
+static inline unsigned int nvme_prp_list_off(unsigned int page)
+{
+	return page % PRPS_PER_PAGE * sizeof(__le64);
+}
+
+#endif /* _NVME_PCI_DMABUF_H */

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Registered buffers that are dma-bufs.
+ *
+ * The buffer has a reference to a token, which stands for the memory wherever
+ * its exporter puts it. A request borrows that by means of ->buf_node, and goes
+ * down to the driver with no more than the token and an offset. It doesn't keep
+ * the memory in place, neither while it waits for its turn nor by not being
+ * reaped. If the driver finds the memory gone, the request fails with -ESTALE
+ * and is queued to io-wq, which waits for the memory and issues it again, see
+ * io_rw_stale() and io_rw_dmabuf().
+ *
+ * Locks: ->uring_lock is held while buffers are registered and released, outside
+ * of the token's locks. Nothing that has one of those takes ->uring_lock.
+ *
+ * Copyright (C) 2026 The uring-offload authors
+ */
+#include <linux/dma-buf.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/io_dmabuf_token.h>
+#include <linux/io_uring.h>
+#include <linux/sched/signal.h>
+#include <linux/seq_file.h>
+#include <linux/sizes.h>
+#include <linux/string_choices.h>
+#include <linux/uio.h>
+
+#include <uapi/linux/io_uring.h>
+
+#include "io_uring.h"
+#include "io-wq.h"
+#include "rsrc.h"
+#include "dmabuf.h"
+
+/*
+ * IO_BUF_* of what may be done with a buffer. To read a file is to write to the
+ * dma-buf, and needs a dma-buf that is open for writing.
+ */
+static int io_dmabuf_dir(const struct io_uring_regbuf_desc *desc,
+			 const struct dma_buf *dmabuf)
+{
+	fmode_t mode = dmabuf->file->f_mode;
+	int allowed = 0, dir = 0;
+
+	if (mode & FMODE_WRITE)
+		allowed |= IO_BUF_DEST;
+	if (mode & FMODE_READ)
+		allowed |= IO_BUF_SOURCE;
+	if (desc->flags & IORING_REGBUF_READ)
+		dir |= IO_BUF_DEST;
+	if (desc->flags & IORING_REGBUF_WRITE)
+		dir |= IO_BUF_SOURCE;
+	if (!dir)
+		dir = allowed;
+
+	/* some exporters hand out descriptors that are open for neither */
+	if (!dir || (dir & ~allowed))
+		return -EACCES;
+	return dir;
+}
+
+static struct io_dmabuf_token *
+io_dmabuf_desc_token(const struct io_uring_regbuf_desc *desc,
+		     struct dma_buf *dmabuf, int dir)
+{
+	enum dma_data_direction dma_dir = DMA_BIDIRECTIONAL;
+	unsigned int flags = 0;
+
+	CLASS(fd, target)(desc->target_fd);
+	if (fd_empty(target))
+		return ERR_PTR(-EBADF);
+
+	if (dir == IO_BUF_DEST)
+		dma_dir = DMA_FROM_DEVICE;
+	else if (dir == IO_BUF_SOURCE)
+		dma_dir = DMA_TO_DEVICE;
+	if (desc->flags & IORING_REGBUF_P2P_REQUIRED)
+		flags |= IO_DMABUF_P2P_REQUIRED;
+
+	return io_dmabuf_token_create(fd_file(target), dmabuf, dma_dir,
+				      desc->offset, desc->size, flags);
+}
+
+/* Returns IO_BUF_* of the token, or an error. */
+static int io_dmabuf_get_token(const struct io_uring_regbuf_desc *desc,
+			       struct io_dmabuf_token **token)
+{
+	struct dma_buf *dmabuf;
+	int dir;
+
+	dmabuf = dma_buf_get(desc->dmabuf_fd);
+	if (IS_ERR(dmabuf))
+		return PTR_ERR(dmabuf);
+
+	dir = io_dmabuf_dir(desc, dmabuf);
+	/* the window has the limit of user memory */
+	if ((u64)dmabuf->size > SZ_1T && (!desc->size || desc->size > SZ_1T))
+		dir = -EINVAL;
+	if (dir > 0) {
+		*token = io_dmabuf_desc_token(desc, dmabuf, dir);
+		if (IS_ERR(*token))
+			dir = PTR_ERR(*token);
+	}
+	dma_buf_put(dmabuf);
+	return dir;
+}
+
+static void io_dmabuf_release(void *priv)
+{
+	io_dmabuf_token_put(priv);
+}
+
+/**
+ * io_dmabuf_register - make a registered buffer of a dma-buf
+ * @ctx:	ring that the buffer is for
+ * @desc:	descriptor from user space, of type IO_REGBUF_TYPE_DMABUF
+ *
+ * Context: process, under ->uring_lock. May sleep until the memory has arrived
+ * where the devices reach it, as io_dmabuf_token_prepare() does.
+ *
+ * Return: a node with one reference, that isn't in a table. Releasing it unmaps
+ * the dma-buf. Or -EINVAL if the descriptor says what it may not, if it isn't a
+ * dma-buf, if the window has more than 1 TiB or isn't within it, or if the
+ * target isn't open with O_DIRECT; -EOVERFLOW if offset and size wrap; -EBADF if
+ * one of the file descriptors is none; -EACCES if the mode of the dma-buf
+ * doesn't allow for the direction that is asked for; -EOPNOTSUPP if the target
+ * can't do this; -EREMOTEIO if a device can't reach the memory where it is, and
+ * has to; -ENODEV if the device or the memory is gone; -EMFILE if the target has
+ * too many devices; -ENOMEM; -EINTR; -ETIMEDOUT; or what the exporter says.
+ */
+struct io_rsrc_node *io_dmabuf_register(struct io_ring_ctx *ctx,
+					const struct io_uring_regbuf_desc *desc)
+{
+	struct io_dmabuf_token *token;
+	struct io_mapped_ubuf *imu;
+	struct io_rsrc_node *node;
+	int dir;
+
+	lockdep_assert_held(&ctx->uring_lock);
+
+	if (desc->uaddr || desc->flags & ~IO_DMABUF_DESC_FLAGS)
+		return ERR_PTR(-EINVAL);
+
+	dir = io_dmabuf_get_token(desc, &token);
+	if (dir < 0)
+		return ERR_PTR(dir);
+
+	node = io_rsrc_node_alloc(ctx, IORING_RSRC_BUFFER);
+	if (!node)
+		goto put_token;
+	imu = io_alloc_imu(ctx, 0);
+	if (!imu)
+		goto free_node;
+
+	/* SQEs have offsets from the start of the window */
+	imu->ubuf = 0;
+	imu->len = token->len;
+	imu->nr_bvecs = 0;
+	imu->folio_shift = PAGE_SHIFT;
+	refcount_set(&imu->refs, 1);
+	imu->release = io_dmabuf_release;
+	imu->priv = token;
+	imu->dir = dir;
+	imu->flags = IO_REGBUF_F_DMABUF;
+	node->buf = imu;
+	return node;
+
+free_node:
+	io_cache_free(&ctx->node_cache, node);
+put_token:
+	io_dmabuf_token_put(token);
+	return ERR_PTR(-ENOMEM);
+}
+
+/**
+ * io_dmabuf_import - iterate over a part of a registered dma-buf
+ * @req:	read or write, has a node for a dma-buf
+ * @iter:	iterator to set up, valid as long as @req has the node
+ * @off:	start, an offset into the buffer
+ * @len:	length in bytes. io_import_reg_buf() has checked it, @off and @ddir
+ * @ddir:	ITER_DEST to write to the buffer, ITER_SOURCE to read from it
+ * @issue_flags: IO_URING_F_*
+ *
+ * Context: any, takes no locks.
+ *
+ * Return: 0; -EBADF if the buffer isn't registered for the file of @req; -EINVAL
+ * if that isn't open with O_DIRECT, or not any more; -EOPNOTSUPP if @req has
+ * metadata; -EAGAIN if the dma-buf isn't mapped, and @issue_flags say not to
+ * wait.
+ */
+int io_dmabuf_import(struct io_kiocb *req, struct iov_iter *iter, u64 off,
+		     size_t len, int ddir, unsigned int issue_flags)
+{
+	struct io_dmabuf_token *token = req->buf_node->buf->priv;
+
+	if (unlikely(!io_dmabuf_token_match(token, req->file)))
+		return -EBADF;
+	if (unlikely(!(req->file->f_flags & O_DIRECT)))
+		return -EINVAL;
+	/* pages and addresses in one bio are beyond the block layer */
+	if (unlikely(req->flags & REQ_F_HAS_METADATA))
+		return -EOPNOTSUPP;
+	if ((issue_flags & IO_URING_F_NONBLOCK) &&
+	    unlikely(!io_dmabuf_token_ready(token)))
+		return -EAGAIN;
+
+	iov_iter_dmabuf(iter, ddir, token, token->off + off, len);
+	return 0;
+}
+
+/**
+ * io_dmabuf_prepare - wait until the dma-buf of a request is mapped
+ * @req:	read or write that io_dmabuf_import() has been called for
+ *
+ * Context: worker of io-wq, without ->uring_lock. May sleep.
+ *
+ * Return: 0; -ECANCELED if the task or the ring is going away; -ESTALE if the
+ * worker has a signal to see to, have @req queued again; or an error of
+ * io_dmabuf_token_prepare().
+ */
+int io_dmabuf_prepare(struct io_kiocb *req)
+{
+	struct io_dmabuf_token *token = req->buf_node->buf->priv;
+	int ret;
+
+	if (io_dmabuf_token_ready(token))
+		return 0;
+
+	ret = io_dmabuf_token_prepare(token);
+	if (ret != -EINTR && ret != -ERESTARTSYS)
+		return ret;
+	if (fatal_signal_pending(current) || io_wq_worker_stopped())
+		return -ECANCELED;
+	/*
+	 * Exporters may do interruptible waits, and so return for a task_work,
+	 * or for SIGSTOP. A worker sees to these in between of two requests.
+	 */
+	return -ESTALE;
+}
+
+/**
+ * io_dmabuf_show_fdinfo - describe a registered dma-buf
+ * @m:		fdinfo of a ring, in the line of the buffer
+ * @imu:	the buffer
+ *
+ * Whether the devices reach the memory where it is, and how often it has moved,
+ * is left out while somebody waits for it.
+ *
+ * Context: process, under ->uring_lock.
+ */
+void io_dmabuf_show_fdinfo(struct seq_file *m, struct io_mapped_ubuf *imu)
+{
+	static const char * const dirs[] = {
+		[IO_BUF_DEST]			= "read",
+		[IO_BUF_SOURCE]			= "write",
+		[IO_BUF_DEST | IO_BUF_SOURCE]	= "rw",
+	};
+	struct io_dmabuf_token *token = imu->priv;
+	struct io_dmabuf_attach *attach;
+	bool p2p = true;
+	u64 moves = 0;
+
+	seq_printf(m, ", dmabuf, off:0x%llx, dir:%s", token->off,
+		   dirs[imu->dir]);
+	if (!mutex_trylock(&token->lock))
+		return;
+	list_for_each_entry(attach, &token->attaches, node) {
+		p2p &= attach->dba->peer2peer;
+		/* changes under dma_resv, and tells nothing by the last one */
+		moves += data_race(attach->moves);
+	}
+	seq_printf(m, ", devices:%u, p2p:%s, moves:%llu", token->nr_attaches,
+		   str_yes_no(p2p && token->nr_attaches), moves);
+	mutex_unlock(&token->lock);
+}

@@ -1,0 +1,730 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A window of a dma-buf that I/O on a file reads and writes.
+ *
+ * Requests carry a token and an offset. What addresses that is for a device is
+ * looked up by its driver when it executes the request, and not before:
+ *
+ *	token ---> attach, one for each device ---> map, one at a time
+ *
+ * An exporter may move its memory whenever it wants. It then holds dma_resv, and
+ * io_dmabuf_invalidate() takes the map away: it is no longer found, requests
+ * that have found it are waited for, and the dma-buf is unmapped. That wait is
+ * for the device alone. Requests that come later find no map, fail with
+ * BLK_STS_STALE and give back what they hold; who submitted them makes a new map
+ * with io_dmabuf_token_prepare(), in a context that may wait, and tries again.
+ * Nothing that user space does or doesn't do keeps the exporter waiting.
+ *
+ * Who may go first:
+ *
+ *  - The task, ring or file: requests borrow the reference of the registered
+ *    buffer, which is dropped after the last of them has completed.
+ *  - The device: io_dmabuf_device_shutdown() takes its attaches off their
+ *    tokens. What is left of a token refers to other devices, or to none.
+ *  - The exporter: the token has a reference to the dma-buf. If the memory is
+ *    gone, for good or for now, then to map it fails, and so do requests.
+ *
+ * Fences: only DMA_RESV_USAGE_KERNEL is waited for, when a map is made, that is
+ * until the memory is where the map says. Synchronisation with others that use
+ * the memory is up to user space.
+ *
+ * Copyright (C) 2026 The uring-offload authors
+ */
+#include <linux/blkdev.h>
+#include <linux/dma-buf.h>
+#include <linux/dma-mapping.h>
+#include <linux/dma-resv.h>
+#include <linux/export.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/io_dmabuf_token.h>
+#include <linux/iosys-map.h>
+#include <linux/overflow.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+
+/* How long the memory may take to arrive, and how often to look for a signal. */
+#define IO_DMABUF_WAIT		(10 * HZ)
+#define IO_DMABUF_WAIT_SLICE	(HZ / 10)
+
+static const void *io_dmabuf_target(struct file *file)
+{
+	struct inode *inode = file->f_mapping->host;
+
+	if (S_ISBLK(inode->i_mode))
+		return I_BDEV(inode)->bd_disk;
+	return file;
+}
+
+/*
+ * The map isn't published, or not any more, and no request uses it. What isn't
+ * set up yet is zero.
+ */
+static void io_dmabuf_map_free(struct io_dmabuf_map *map)
+{
+	struct io_dmabuf_attach *attach = map->attach;
+	struct io_dmabuf_token *token = attach->token;
+
+	dma_resv_assert_held(token->dmabuf->resv);
+
+	if (map->vmap) {
+		dma_buf_vunmap(token->dmabuf, map->vmap);
+		kfree(map->vmap);
+	}
+	dma_buf_unmap_attachment(attach->dba, map->sgt, token->dir);
+	kvfree(map->segs);
+	kfree(map);
+}
+
+static void io_dmabuf_unmap(struct io_dmabuf_attach *attach, bool quiesce)
+{
+	struct dma_resv *resv = attach->token->dmabuf->resv;
+	struct io_dmabuf_device *ddev = attach->ddev;
+	struct io_dmabuf_map *map;
+
+	map = rcu_dereference_protected(attach->map, dma_resv_held(resv));
+	if (!map)
+		return;
+
+	RCU_INIT_POINTER(attach->map, NULL);
+	if (quiesce)
+		ddev->ops->quiesce(ddev, map);
+	if (ddev->ops->map_exit)
+		ddev->ops->map_exit(ddev, map);
+	io_dmabuf_map_free(map);
+}
+
+static void io_dmabuf_invalidate(struct dma_buf_attachment *dba)
+{
+	struct io_dmabuf_attach *attach = dba->importer_priv;
+
+	dma_resv_assert_held(dba->dmabuf->resv);
+
+	if (rcu_access_pointer(attach->map)) {
+		attach->moves++;
+		io_dmabuf_unmap(attach, true);
+	}
+}
+
+static const struct dma_buf_attach_ops io_dmabuf_importer_ops = {
+	.allow_peer2peer	= true,
+	.invalidate_mappings	= io_dmabuf_invalidate,
+};
+
+/*
+ * A new map has its DMA addresses before the memory is there. Killable only:
+ * io_uring has signals pending that are none.
+ */
+static int io_dmabuf_wait_memory(struct dma_buf *dmabuf)
+{
+	unsigned long end = jiffies + IO_DMABUF_WAIT;
+	long ret;
+
+	do {
+		ret = dma_resv_wait_timeout(dmabuf->resv,
+					    DMA_RESV_USAGE_KERNEL, false,
+					    IO_DMABUF_WAIT_SLICE);
+		if (ret)
+			return ret < 0 ? ret : 0;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+	} while (time_before(jiffies, end));
+
+	return -ETIMEDOUT;
+}
+
+/* Whether the addresses are what all of the code that uses them counts on. */
+static bool io_dmabuf_sgt_valid(struct sg_table *sgt, u64 size)
+{
+	struct scatterlist *sg;
+	u64 sum = 0;
+	int i;
+
+	for_each_sgtable_dma_sg(sgt, sg, i) {
+		dma_addr_t addr = sg_dma_address(sg), last;
+		unsigned int len = sg_dma_len(sg);
+
+		if (!len || !IS_ALIGNED(addr | len, IO_DMABUF_SEG_ALIGN))
+			return false;
+		if (check_add_overflow(addr, len - 1, &last))
+			return false;
+		sum += len;
+	}
+	return sum == size;
+}
+
+static bool io_dmabuf_sgt_need_sync(struct sg_table *sgt, struct device *dev)
+{
+	struct scatterlist *sg;
+	int i;
+
+	for_each_sgtable_dma_sg(sgt, sg, i)
+		if (dma_need_sync(dev, sg_dma_address(sg)))
+			return true;
+	return false;
+}
+
+/*
+ * Segments of a table, neighbours that are contiguous as one. Not if there is
+ * something to sync: that goes by the pieces that were mapped.
+ */
+static unsigned int io_dmabuf_walk_segs(struct io_dmabuf_map *map,
+					struct io_dmabuf_seg *segs)
+{
+	struct scatterlist *sg;
+	dma_addr_t next = 0;
+	unsigned int nr = 0;
+	u64 off = 0;
+	int i;
+
+	for_each_sgtable_dma_sg(map->sgt, sg, i) {
+		dma_addr_t addr = sg_dma_address(sg);
+
+		if (!nr || addr != next || map->need_sync) {
+			if (segs) {
+				segs[nr].off = off;
+				segs[nr].addr = addr;
+			}
+			nr++;
+		}
+		next = addr + sg_dma_len(sg);
+		off += sg_dma_len(sg);
+	}
+	if (segs)
+		segs[nr].off = off;
+	return nr;
+}
+
+/* The common size of all segments but the last, if it is a power of two. */
+static u8 io_dmabuf_seg_shift(const struct io_dmabuf_seg *segs, unsigned int nr)
+{
+	u64 size = segs[1].off;
+	unsigned int i;
+
+	if (nr < 2 || !is_power_of_2(size))
+		return 0;
+	for (i = 1; i < nr - 1; i++)
+		if (segs[i + 1].off - segs[i].off != size)
+			return 0;
+	/* an index past the end must not come out of a longer one */
+	if (segs[nr].off - segs[nr - 1].off > size)
+		return 0;
+	return ilog2(size);
+}
+
+static int io_dmabuf_map_segs(struct io_dmabuf_attach *attach,
+			      struct io_dmabuf_map *map)
+{
+	struct dma_buf *dmabuf = attach->token->dmabuf;
+	unsigned int nr;
+
+	if (!io_dmabuf_sgt_valid(map->sgt, dmabuf->size)) {
+		pr_warn_ratelimited("dma-buf of %s: its mapping doesn't fit it\n",
+				    dmabuf->exp_name);
+		return -EINVAL;
+	}
+	map->need_sync = io_dmabuf_sgt_need_sync(map->sgt, attach->ddev->dev);
+
+	nr = io_dmabuf_walk_segs(map, NULL);
+	map->segs = kvmalloc_objs(*map->segs, (size_t)nr + 1,
+				  GFP_KERNEL_ACCOUNT);
+	if (!map->segs)
+		return -ENOMEM;
+	map->nr_segs = io_dmabuf_walk_segs(map, map->segs);
+	/* nothing is there, but it must not look contiguous */
+	map->segs[nr].addr = 0;
+	map->seg_shift = io_dmabuf_seg_shift(map->segs, nr);
+	return 0;
+}
+
+static int io_dmabuf_map_vmap(struct io_dmabuf_attach *attach,
+			      struct io_dmabuf_map *map)
+{
+	struct dma_buf *dmabuf = attach->token->dmabuf;
+	struct iosys_map *vmap;
+	int ret;
+
+	if (!dmabuf->ops->vmap)
+		return -EOPNOTSUPP;
+	vmap = kzalloc_obj(*vmap, GFP_KERNEL_ACCOUNT);
+	if (!vmap)
+		return -ENOMEM;
+	ret = dma_buf_vmap(dmabuf, vmap);
+	if (ret) {
+		kfree(vmap);
+		return ret;
+	}
+	map->vmap = vmap;
+	return 0;
+}
+
+/* Under token->lock, so that nobody else maps it. */
+static int io_dmabuf_map_locked(struct io_dmabuf_attach *attach)
+{
+	struct io_dmabuf_device *ddev = attach->ddev;
+	struct io_dmabuf_token *token = attach->token;
+	struct io_dmabuf_map *map;
+	int ret;
+
+	dma_resv_assert_held(token->dmabuf->resv);
+
+	map = kzalloc(ddev->ops->map_size, GFP_KERNEL_ACCOUNT);
+	if (!map)
+		return -ENOMEM;
+	map->attach = attach;
+	map->sgt = dma_buf_map_attachment(attach->dba, token->dir);
+	if (IS_ERR(map->sgt)) {
+		ret = PTR_ERR(map->sgt);
+		kfree(map);
+		return ret;
+	}
+
+	ret = io_dmabuf_wait_memory(token->dmabuf);
+	if (!ret)
+		ret = io_dmabuf_map_segs(attach, map);
+	if (!ret && ddev->ops->vmap)
+		ret = io_dmabuf_map_vmap(attach, map);
+	if (!ret && ddev->ops->map_init)
+		ret = ddev->ops->map_init(ddev, map);
+	if (ret) {
+		io_dmabuf_map_free(map);
+		return ret;
+	}
+	/* pairs with rcu_dereference() in io_dmabuf_map_get() */
+	rcu_assign_pointer(attach->map, map);
+	return 0;
+}
+
+/**
+ * io_dmabuf_token_prepare - map a dma-buf wherever it isn't
+ * @token:	token, the caller has a reference
+ *
+ * Called after a request has failed with -ESTALE, or before it would:
+ * io_dmabuf_token_ready() tells. When this returns, the exporter may have moved
+ * the memory again.
+ *
+ * Context: process, may sleep: for the exporter, and for up to 10 seconds until
+ * the memory has arrived. Takes token->lock and dma_resv, and may allocate
+ * memory. A fatal signal interrupts it.
+ *
+ * Return: 0; -EINTR; -ENOMEM; -ENODEV if no device is left that could do I/O;
+ * -ETIMEDOUT if the memory doesn't arrive; -EINVAL if the exporter's addresses
+ * aren't multiples of 4096 bytes, or don't add up to the size of the dma-buf;
+ * -EOPNOTSUPP if the driver needs the CPU's access and the exporter has none;
+ * what the driver's @map_init or create_dmabuf_token returns; or why the
+ * exporter can't map it, -ENODEV if the memory is revoked.
+ */
+int io_dmabuf_token_prepare(struct io_dmabuf_token *token)
+{
+	struct io_dmabuf_attach *attach;
+	struct file *file = token->file;
+	int ret;
+
+	if (xchg(&token->incomplete, false)) {
+		ret = file->f_op->create_dmabuf_token(file, token);
+		if (ret)
+			return ret;
+	}
+
+	ret = mutex_lock_killable(&token->lock);
+	if (ret)
+		return ret;
+	if (list_empty(&token->attaches))
+		ret = -ENODEV;
+	list_for_each_entry(attach, &token->attaches, node) {
+		if (rcu_access_pointer(attach->map))
+			continue;
+		dma_resv_lock(token->dmabuf->resv, NULL);
+		ret = io_dmabuf_map_locked(attach);
+		dma_resv_unlock(token->dmabuf->resv);
+		if (ret)
+			break;
+	}
+	mutex_unlock(&token->lock);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(io_dmabuf_token_prepare);
+
+/**
+ * io_dmabuf_token_ready - whether a dma-buf is mapped for all of its devices
+ * @token:	token, the caller has a reference
+ *
+ * Context: any. The answer may be wrong the moment after; it only saves a
+ * request the way to the driver and back.
+ *
+ * Return: false if io_dmabuf_token_prepare() has something to do.
+ */
+bool io_dmabuf_token_ready(struct io_dmabuf_token *token)
+{
+	struct io_dmabuf_attach *attach;
+	bool ready = false;
+
+	if (unlikely(READ_ONCE(token->incomplete)))
+		return false;
+
+	guard(rcu)();
+	list_for_each_entry_rcu(attach, &token->attaches, node) {
+		ready = rcu_access_pointer(attach->map);
+		if (!ready)
+			break;
+	}
+	return ready;
+}
+EXPORT_SYMBOL_GPL(io_dmabuf_token_ready);
+
+/**
+ * io_dmabuf_token_match - whether a token is good for I/O on a file
+ * @token:	token, the caller has a reference
+ * @file:	file that is read or written
+ *
+ * Context: any.
+ *
+ * Return: true if @file is the one that the token was made for, or has the same
+ * disk: another open file of it, or a partition.
+ */
+bool io_dmabuf_token_match(const struct io_dmabuf_token *token,
+			   struct file *file)
+{
+	return file == token->file || io_dmabuf_target(file) == token->target;
+}
+EXPORT_SYMBOL_GPL(io_dmabuf_token_match);
+
+/*
+ * Under token->lock, or without anybody else. Without requests as well if
+ * @quiesce is false.
+ */
+static void io_dmabuf_attach_del(struct io_dmabuf_attach *attach, bool quiesce)
+{
+	struct io_dmabuf_token *token = attach->token;
+	struct io_dmabuf_device *ddev = attach->ddev;
+
+	list_del_rcu(&attach->node);
+	token->nr_attaches--;
+
+	dma_resv_lock(token->dmabuf->resv, NULL);
+	io_dmabuf_unmap(attach, quiesce);
+	dma_resv_unlock(token->dmabuf->resv);
+	dma_buf_detach(token->dmabuf, attach->dba);
+
+	/* the last that is done with @ddev; io_dmabuf_device_shutdown() waits */
+	mutex_lock(&ddev->lock);
+	list_del(&attach->dev_node);
+	wake_up_all(&ddev->wait);
+	mutex_unlock(&ddev->lock);
+
+	kfree_rcu(attach, rcu);
+}
+
+static int io_dmabuf_attach_dev(struct io_dmabuf_attach *attach)
+{
+	struct io_dmabuf_device *ddev = attach->ddev;
+	int ret = -ENODEV;
+
+	mutex_lock(&ddev->lock);
+	if (!ddev->dead) {
+		list_add_tail(&attach->dev_node, &ddev->attaches);
+		ret = 0;
+	}
+	mutex_unlock(&ddev->lock);
+	return ret;
+}
+
+static struct io_dmabuf_attach *
+io_dmabuf_attach_new(struct io_dmabuf_token *token,
+		     struct io_dmabuf_device *ddev)
+{
+	struct io_dmabuf_attach *attach;
+	int ret;
+
+	attach = kzalloc_obj(*attach, GFP_KERNEL_ACCOUNT);
+	if (!attach)
+		return ERR_PTR(-ENOMEM);
+	attach->token = token;
+	attach->ddev = ddev;
+	attach->dba = dma_buf_dynamic_attach(token->dmabuf, ddev->dev,
+					     &io_dmabuf_importer_ops, attach);
+	if (IS_ERR(attach->dba)) {
+		ret = PTR_ERR(attach->dba);
+		goto free;
+	}
+	/* the exporter clears it if the device can't reach the memory in place */
+	ret = -EREMOTEIO;
+	if (token->need_p2p && !attach->dba->peer2peer)
+		goto detach;
+	ret = io_dmabuf_attach_dev(attach);
+	if (ret)
+		goto detach;
+	return attach;
+
+detach:
+	dma_buf_detach(token->dmabuf, attach->dba);
+free:
+	kfree(attach);
+	return ERR_PTR(ret);
+}
+
+/**
+ * io_dmabuf_attach_add - let a device do I/O on a dma-buf
+ * @token:	token that the driver's create_dmabuf_token operation was given
+ * @ddev:	device that may execute requests of the file
+ *
+ * Does nothing if the device is attached: the operation is called again if a
+ * request came to one that wasn't.
+ *
+ * Context: process, may sleep. Takes token->lock and dma_resv. The driver keeps
+ * @ddev alive during the call.
+ *
+ * Return: 0; -ENOMEM; -ENODEV if @ddev is shut down; -EMFILE if the token has
+ * IO_DMABUF_MAX_ATTACHES already; -EREMOTEIO if the device can't reach the
+ * memory where it is, and was asked to; or why the exporter refuses the device.
+ */
+int io_dmabuf_attach_add(struct io_dmabuf_token *token,
+			 struct io_dmabuf_device *ddev)
+{
+	struct io_dmabuf_attach *attach;
+	int ret = 0;
+
+	mutex_lock(&token->lock);
+	list_for_each_entry(attach, &token->attaches, node)
+		if (attach->ddev == ddev)
+			goto unlock;
+	ret = -EMFILE;
+	if (token->nr_attaches == IO_DMABUF_MAX_ATTACHES)
+		goto unlock;
+	attach = io_dmabuf_attach_new(token, ddev);
+	ret = PTR_ERR_OR_ZERO(attach);
+	if (ret)
+		goto unlock;
+	list_add_tail_rcu(&attach->node, &token->attaches);
+	token->nr_attaches++;
+unlock:
+	mutex_unlock(&token->lock);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(io_dmabuf_attach_add);
+
+/**
+ * io_dmabuf_token_put - drop a reference to a token
+ * @token:	token
+ *
+ * With the last one the dma-buf is unmapped everywhere before this returns.
+ *
+ * Context: process, may sleep. Takes dma_resv, so must not be called under it.
+ */
+void io_dmabuf_token_put(struct io_dmabuf_token *token)
+{
+	struct io_dmabuf_attach *attach, *next;
+
+	if (!refcount_dec_and_test(&token->refs))
+		return;
+
+	/* requests have references: none is left that could use a map */
+	list_for_each_entry_safe(attach, next, &token->attaches, node)
+		io_dmabuf_attach_del(attach, false);
+	dma_buf_put(token->dmabuf);
+	fput(token->file);
+	mutex_destroy(&token->lock);
+	kfree(token);
+}
+EXPORT_SYMBOL_GPL(io_dmabuf_token_put);
+
+/**
+ * io_dmabuf_token_create - make a window of a dma-buf usable for I/O on a file
+ * @file:	file, or block device, to read and write
+ * @dmabuf:	the memory
+ * @dir:	DMA_FROM_DEVICE to only read the file, DMA_TO_DEVICE to only write
+ *		it, DMA_BIDIRECTIONAL for both
+ * @off:	start of the window, an offset into @dmabuf
+ * @len:	length of the window, 0 for all from @off on
+ * @flags:	IO_DMABUF_P2P_REQUIRED to fail if the memory has to be moved for
+ *		a device to reach it
+ *
+ * Takes references to @file and @dmabuf, the caller keeps his. The dma-buf is
+ * mapped when this returns, for all devices that may serve @file now.
+ *
+ * Context: process, may sleep.
+ *
+ * Return: the token, to be put with io_dmabuf_token_put(); or -EINVAL if @off
+ * isn't a multiple of 4096, if the window isn't within the dma-buf, or if @file
+ * isn't open with O_DIRECT; -EOVERFLOW if @off and @len wrap; -EOPNOTSUPP if the
+ * file can't do this; or an error of io_dmabuf_attach_add() and
+ * io_dmabuf_token_prepare().
+ */
+struct io_dmabuf_token *io_dmabuf_token_create(struct file *file,
+					       struct dma_buf *dmabuf,
+					       enum dma_data_direction dir,
+					       u64 off, u64 len,
+					       unsigned int flags)
+{
+	struct io_dmabuf_token *token;
+	u64 end;
+	int ret;
+
+	if (!file->f_op->create_dmabuf_token)
+		return ERR_PTR(-EOPNOTSUPP);
+	if (!IS_ALIGNED(off, IO_DMABUF_SEG_ALIGN))
+		return ERR_PTR(-EINVAL);
+	if (check_add_overflow(off, len, &end))
+		return ERR_PTR(-EOVERFLOW);
+	if (off >= dmabuf->size || end > dmabuf->size)
+		return ERR_PTR(-EINVAL);
+
+	token = kzalloc_obj(*token, GFP_KERNEL_ACCOUNT);
+	if (!token)
+		return ERR_PTR(-ENOMEM);
+	refcount_set(&token->refs, 1);
+	mutex_init(&token->lock);
+	INIT_LIST_HEAD(&token->attaches);
+	get_dma_buf(dmabuf);
+	token->dmabuf = dmabuf;
+	token->file = get_file(file);
+	token->target = io_dmabuf_target(file);
+	token->dir = dir;
+	token->off = off;
+	token->len = len ?: dmabuf->size - off;
+	token->need_p2p = flags & IO_DMABUF_P2P_REQUIRED;
+
+	ret = file->f_op->create_dmabuf_token(file, token);
+	if (!ret)
+		ret = io_dmabuf_token_prepare(token);
+	if (ret) {
+		io_dmabuf_token_put(token);
+		return ERR_PTR(ret);
+	}
+	return token;
+}
+EXPORT_SYMBOL_GPL(io_dmabuf_token_create);
+
+static void io_dmabuf_map_sync(struct io_dmabuf_map *map, u64 off, size_t len,
+			       enum dma_data_direction dir, bool for_device)
+{
+	const struct io_dmabuf_seg *seg = io_dmabuf_map_find(map, off);
+	struct device *dev = map->attach->ddev->dev;
+
+	while (len) {
+		size_t n = min_t(u64, len, seg[1].off - off);
+		dma_addr_t addr = seg->addr + (off - seg->off);
+
+		if (for_device)
+			dma_sync_single_for_device(dev, addr, n, dir);
+		else
+			dma_sync_single_for_cpu(dev, addr, n, dir);
+		off += n;
+		len -= n;
+		seg++;
+	}
+}
+
+/**
+ * io_dmabuf_map_sync_for_device - give a part of a dma-buf to the device
+ * @map:	map with @need_sync
+ * @off:	offset into the dma-buf
+ * @len:	length in bytes
+ * @dir:	what the device is going to do
+ *
+ * Exporters needn't do that: some leave out all cache maintenance, and none
+ * knows when a bounce buffer has to be copied.
+ *
+ * Context: any that may use @map.
+ */
+void io_dmabuf_map_sync_for_device(struct io_dmabuf_map *map, u64 off,
+				   size_t len, enum dma_data_direction dir)
+{
+	io_dmabuf_map_sync(map, off, len, dir, true);
+}
+EXPORT_SYMBOL_GPL(io_dmabuf_map_sync_for_device);
+
+/**
+ * io_dmabuf_map_sync_for_cpu - take a part of a dma-buf back from the device
+ * @map:	map with @need_sync
+ * @off:	offset into the dma-buf
+ * @len:	length in bytes
+ * @dir:	what the device has done
+ *
+ * Context: any that may use @map, also interrupts.
+ */
+void io_dmabuf_map_sync_for_cpu(struct io_dmabuf_map *map, u64 off,
+				size_t len, enum dma_data_direction dir)
+{
+	io_dmabuf_map_sync(map, off, len, dir, false);
+}
+EXPORT_SYMBOL_GPL(io_dmabuf_map_sync_for_cpu);
+
+/**
+ * io_dmabuf_device_init - set up a device that does I/O on dma-bufs
+ * @ddev:	to be set up, embedded in the driver's structure
+ * @dev:	the device that does DMA
+ * @ops:	the driver
+ *
+ * Context: any.
+ */
+void io_dmabuf_device_init(struct io_dmabuf_device *ddev, struct device *dev,
+			   const struct io_dmabuf_device_ops *ops)
+{
+	ddev->dev = dev;
+	ddev->ops = ops;
+	ddev->dead = false;
+	mutex_init(&ddev->lock);
+	INIT_LIST_HEAD(&ddev->attaches);
+	init_waitqueue_head(&ddev->wait);
+}
+EXPORT_SYMBOL_GPL(io_dmabuf_device_init);
+
+/*
+ * Somebody else puts the last reference to a token, and takes an attach off the
+ * list. He needs the lock for it, and so can't have woken us up yet.
+ */
+static void io_dmabuf_device_wait(struct io_dmabuf_device *ddev)
+{
+	DEFINE_WAIT(wait);
+
+	lockdep_assert_held(&ddev->lock);
+
+	prepare_to_wait(&ddev->wait, &wait, TASK_UNINTERRUPTIBLE);
+	mutex_unlock(&ddev->lock);
+	schedule();
+	finish_wait(&ddev->wait, &wait);
+	mutex_lock(&ddev->lock);
+}
+
+/**
+ * io_dmabuf_device_shutdown - take a device off all tokens
+ * @ddev:	device that goes away
+ *
+ * When this returns, nothing is mapped for the device, and nothing refers to
+ * @ddev. It can be used again after io_dmabuf_device_init() only.
+ *
+ * Context: process, may sleep: the device still completes, or has canceled, what
+ * it was given. Takes locks of tokens and dma_resv.
+ */
+void io_dmabuf_device_shutdown(struct io_dmabuf_device *ddev)
+{
+	struct io_dmabuf_attach *attach;
+	struct io_dmabuf_token *token;
+
+	mutex_lock(&ddev->lock);
+	ddev->dead = true;
+	while (!list_empty(&ddev->attaches)) {
+		attach = list_first_entry(&ddev->attaches,
+					  struct io_dmabuf_attach, dev_node);
+		token = attach->token;
+		if (!refcount_inc_not_zero(&token->refs)) {
+			io_dmabuf_device_wait(ddev);
+			continue;
+		}
+		mutex_unlock(&ddev->lock);
+
+		mutex_lock(&token->lock);
+		list_for_each_entry(attach, &token->attaches, node) {
+			if (attach->ddev == ddev) {
+				io_dmabuf_attach_del(attach, true);
+				break;
+			}
+		}
+		mutex_unlock(&token->lock);
+		io_dmabuf_token_put(token);
+		mutex_lock(&ddev->lock);
+	}
+	mutex_unlock(&ddev->lock);
+}
+EXPORT_SYMBOL_GPL(io_dmabuf_device_shutdown);

@@ -1,0 +1,616 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * KUnit tests of lib/io_dmabuf_token.c, with a mock for the exporter, for the
+ * device and for the file.
+ *
+ * Copyright (C) 2026 The uring-offload authors
+ */
+#include <kunit/device.h>
+#include <kunit/test.h>
+#include <linux/anon_inodes.h>
+#include <linux/delay.h>
+#include <linux/dma-buf.h>
+#include <linux/dma-resv.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/io_dmabuf_token.h>
+#include <linux/module.h>
+#include <linux/scatterlist.h>
+#include <linux/sizes.h>
+#include <linux/slab.h>
+#include <linux/workqueue.h>
+
+#define MOCK_SEGS	8
+
+struct mock_seg {
+	dma_addr_t	addr;
+	unsigned int	len;
+};
+
+struct mock_dev {
+	struct io_dmabuf_device	ddev;
+	int			init_err;
+	unsigned int		inits, exits, quiesced;
+};
+
+struct mock {
+	/* exporter */
+	struct dma_buf		*dmabuf;
+	const struct mock_seg	*segs;
+	int			attach_err, map_err;
+	bool			no_p2p, released;
+	unsigned int		attaches, detaches, maps, unmaps;
+	/* file */
+	struct file		*file;
+	struct mock_dev		devs[IO_DMABUF_MAX_ATTACHES + 1];
+	unsigned int		nr_devs;
+	struct device		*dev;
+};
+
+static int mock_attach(struct dma_buf *dmabuf, struct dma_buf_attachment *dba)
+{
+	struct mock *mock = dmabuf->priv;
+
+	if (mock->attach_err)
+		return mock->attach_err;
+	if (mock->no_p2p)
+		dba->peer2peer = false;
+	mock->attaches++;
+	return 0;
+}
+
+static void mock_detach(struct dma_buf *dmabuf, struct dma_buf_attachment *dba)
+{
+	struct mock *mock = dmabuf->priv;
+
+	mock->detaches++;
+}
+
+static int mock_pin(struct dma_buf_attachment *dba)
+{
+	return 0;
+}
+
+static void mock_unpin(struct dma_buf_attachment *dba)
+{
+}
+
+static struct sg_table *mock_map(struct dma_buf_attachment *dba,
+				 enum dma_data_direction dir)
+{
+	struct mock *mock = dba->dmabuf->priv;
+	struct scatterlist *sg;
+	struct sg_table *sgt;
+	unsigned int nr = 0;
+	int i;
+
+	dma_resv_assert_held(dba->dmabuf->resv);
+
+	if (mock->map_err)
+		return ERR_PTR(mock->map_err);
+	while (nr < MOCK_SEGS && (mock->segs[nr].addr || mock->segs[nr].len))
+		nr++;
+	sgt = kzalloc_obj(*sgt);
+	if (!sgt)
+		return ERR_PTR(-ENOMEM);
+	if (sg_alloc_table(sgt, nr, GFP_KERNEL)) {
+		kfree(sgt);
+		return ERR_PTR(-ENOMEM);
+	}
+	for_each_sgtable_dma_sg(sgt, sg, i) {
+		sg_dma_address(sg) = mock->segs[i].addr;
+		sg_dma_len(sg) = mock->segs[i].len;
+	}
+	mock->maps++;
+	return sgt;
+}
+
+static void mock_unmap(struct dma_buf_attachment *dba, struct sg_table *sgt,
+		       enum dma_data_direction dir)
+{
+	struct mock *mock = dba->dmabuf->priv;
+
+	dma_resv_assert_held(dba->dmabuf->resv);
+
+	sg_free_table(sgt);
+	kfree(sgt);
+	mock->unmaps++;
+}
+
+static void mock_release(struct dma_buf *dmabuf)
+{
+	struct mock *mock = dmabuf->priv;
+
+	mock->released = true;
+}
+
+static const struct dma_buf_ops mock_ops = {
+	.attach		= mock_attach,
+	.detach		= mock_detach,
+	.pin		= mock_pin,
+	.unpin		= mock_unpin,
+	.map_dma_buf	= mock_map,
+	.unmap_dma_buf	= mock_unmap,
+	.release	= mock_release,
+};
+
+static int mock_map_init(struct io_dmabuf_device *ddev,
+			 struct io_dmabuf_map *map)
+{
+	struct mock_dev *dev = container_of(ddev, struct mock_dev, ddev);
+
+	if (dev->init_err)
+		return dev->init_err;
+	dev->inits++;
+	return 0;
+}
+
+static void mock_map_exit(struct io_dmabuf_device *ddev,
+			  struct io_dmabuf_map *map)
+{
+	struct mock_dev *dev = container_of(ddev, struct mock_dev, ddev);
+
+	dev->exits++;
+}
+
+static void mock_quiesce(struct io_dmabuf_device *ddev,
+			 struct io_dmabuf_map *map)
+{
+	struct mock_dev *dev = container_of(ddev, struct mock_dev, ddev);
+
+	/* what is waited for can't be found any more */
+	WARN_ON(rcu_access_pointer(map->attach->map));
+	dev->quiesced++;
+}
+
+static const struct io_dmabuf_device_ops mock_dev_ops = {
+	.map_size	= sizeof(struct io_dmabuf_map),
+	.map_init	= mock_map_init,
+	.map_exit	= mock_map_exit,
+	.quiesce	= mock_quiesce,
+};
+
+static int mock_create_token(struct file *file, struct io_dmabuf_token *token)
+{
+	struct mock *mock = file->private_data;
+	unsigned int i;
+	int ret = 0;
+
+	for (i = 0; i < mock->nr_devs && !ret; i++)
+		ret = io_dmabuf_attach_add(token, &mock->devs[i].ddev);
+	return ret;
+}
+
+static const struct file_operations mock_fops = {
+	.create_dmabuf_token	= mock_create_token,
+};
+
+static const struct file_operations mock_plain_fops = {};
+
+static const struct mock_seg one_seg[MOCK_SEGS] = {
+	{ 0x10000000, SZ_64K },
+};
+
+static int io_dmabuf_test_init(struct kunit *test)
+{
+	DEFINE_DMA_BUF_EXPORT_INFO(info);
+	struct mock *mock;
+	unsigned int i;
+
+	mock = kunit_kzalloc(test, sizeof(*mock), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, mock);
+	test->priv = mock;
+	mock->segs = one_seg;
+	mock->nr_devs = 1;
+
+	mock->dev = kunit_device_register(test, "io_dmabuf");
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, mock->dev);
+	for (i = 0; i < ARRAY_SIZE(mock->devs); i++)
+		io_dmabuf_device_init(&mock->devs[i].ddev, mock->dev,
+				      &mock_dev_ops);
+
+	mock->file = anon_inode_getfile("[io_dmabuf]", &mock_fops, mock,
+					O_RDWR);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, mock->file);
+
+	info.ops = &mock_ops;
+	info.size = SZ_64K;
+	info.flags = O_RDWR;
+	info.priv = mock;
+	mock->dmabuf = dma_buf_export(&info);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, mock->dmabuf);
+	return 0;
+}
+
+/* After each test: whatever happened, nothing is left. */
+static void io_dmabuf_test_exit(struct kunit *test)
+{
+	struct mock *mock = test->priv;
+	unsigned int i;
+
+	if (!mock || IS_ERR_OR_NULL(mock->dmabuf))
+		return;
+	KUNIT_EXPECT_EQ(test, mock->attaches, mock->detaches);
+	KUNIT_EXPECT_EQ(test, mock->maps, mock->unmaps);
+	for (i = 0; i < ARRAY_SIZE(mock->devs); i++) {
+		struct mock_dev *dev = &mock->devs[i];
+
+		KUNIT_EXPECT_EQ(test, dev->inits, dev->exits);
+		KUNIT_EXPECT_TRUE(test, list_empty(&dev->ddev.attaches));
+	}
+	dma_buf_put(mock->dmabuf);
+	fput(mock->file);
+	flush_delayed_fput();
+	KUNIT_EXPECT_TRUE(test, mock->released);
+}
+
+static struct io_dmabuf_token *mock_token(struct mock *mock)
+{
+	return io_dmabuf_token_create(mock->file, mock->dmabuf,
+				      DMA_BIDIRECTIONAL, 0, 0, 0);
+}
+
+static void mock_move(struct mock *mock)
+{
+	dma_resv_lock(mock->dmabuf->resv, NULL);
+	dma_buf_invalidate_mappings(mock->dmabuf);
+	dma_resv_unlock(mock->dmabuf->resv);
+}
+
+static void io_dmabuf_test_create(struct kunit *test)
+{
+	struct mock *mock = test->priv;
+	struct io_dmabuf_token *token = mock_token(mock);
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, token);
+	KUNIT_EXPECT_EQ(test, token->len, SZ_64K);
+	KUNIT_EXPECT_TRUE(test, io_dmabuf_token_ready(token));
+	KUNIT_EXPECT_TRUE(test, io_dmabuf_token_match(token, mock->file));
+	KUNIT_EXPECT_NOT_NULL(test, io_dmabuf_map_get(token,
+						      &mock->devs[0].ddev));
+	KUNIT_EXPECT_EQ(test, mock->attaches, 1);
+	KUNIT_EXPECT_EQ(test, mock->maps, 1);
+
+	/* there is nothing to do */
+	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(token), 0);
+	KUNIT_EXPECT_EQ(test, mock->maps, 1);
+
+	io_dmabuf_token_put(token);
+	KUNIT_EXPECT_EQ(test, mock->unmaps, 1);
+	/* without requests there is nothing to wait for */
+	KUNIT_EXPECT_EQ(test, mock->devs[0].quiesced, 0);
+}
+
+static void io_dmabuf_test_window(struct kunit *test)
+{
+	static const struct {
+		u64	off, len;
+		long	err;
+	} cases[] = {
+		{ 0,		SZ_64K,		0 },
+		{ SZ_4K,	SZ_4K,		0 },
+		{ SZ_4K,	0,		0 },
+		{ SZ_4K,	512,		0 },
+		{ 512,		SZ_4K,		-EINVAL },
+		{ 0,		SZ_64K + 1,	-EINVAL },
+		{ SZ_4K,	SZ_64K,		-EINVAL },
+		{ SZ_64K,	0,		-EINVAL },
+		{ SZ_4K,	-SZ_4K,		-EOVERFLOW },
+		{ -SZ_4K,	0,		-EINVAL },
+	};
+	struct mock *mock = test->priv;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		u64 len = cases[i].len;
+		struct io_dmabuf_token *token;
+
+		token = io_dmabuf_token_create(mock->file, mock->dmabuf,
+					       DMA_BIDIRECTIONAL, cases[i].off,
+					       len, 0);
+		KUNIT_EXPECT_EQ_MSG(test, PTR_ERR_OR_ZERO(token), cases[i].err,
+				    "case %u", i);
+		if (IS_ERR(token))
+			continue;
+		KUNIT_EXPECT_EQ(test, token->off, cases[i].off);
+		if (!len)
+			len = SZ_64K - cases[i].off;
+		KUNIT_EXPECT_EQ(test, token->len, len);
+		io_dmabuf_token_put(token);
+	}
+}
+
+static void io_dmabuf_test_refused(struct kunit *test)
+{
+	struct mock *mock = test->priv;
+	struct io_dmabuf_token *token;
+
+	mock->attach_err = -EPERM;
+	KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(mock_token(mock)), -EPERM);
+	mock->attach_err = 0;
+
+	mock->map_err = -ENODEV;
+	KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(mock_token(mock)), -ENODEV);
+	mock->map_err = 0;
+
+	mock->devs[0].init_err = -ENOMEM;
+	KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(mock_token(mock)), -ENOMEM);
+	mock->devs[0].init_err = 0;
+
+	mock->nr_devs = 0;
+	KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(mock_token(mock)), -ENODEV);
+	mock->nr_devs = ARRAY_SIZE(mock->devs);
+	KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(mock_token(mock)), -EMFILE);
+	mock->nr_devs = 1;
+
+	mock->no_p2p = true;
+	token = io_dmabuf_token_create(mock->file, mock->dmabuf,
+				       DMA_BIDIRECTIONAL, 0, 0,
+				       IO_DMABUF_P2P_REQUIRED);
+	KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(token), -EREMOTEIO);
+
+	replace_fops(mock->file, &mock_plain_fops);
+	KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(mock_token(mock)), -EOPNOTSUPP);
+}
+
+/* Every offset has the address that a walk from the start finds. */
+static void io_dmabuf_check_addrs(struct kunit *test, struct mock *mock,
+				  struct io_dmabuf_map *map)
+{
+	const struct mock_seg *seg = mock->segs;
+	u64 start = 0, off, left;
+
+	for (off = 0; off < SZ_64K; off += 512) {
+		dma_addr_t addr;
+
+		while (off >= start + seg->len)
+			start += seg++->len;
+		addr = io_dmabuf_map_addr(map, off, &left);
+		KUNIT_ASSERT_EQ_MSG(test, addr, seg->addr + (off - start),
+				    "offset %llu", off);
+		KUNIT_ASSERT_GE(test, left, start + seg->len - off);
+		KUNIT_ASSERT_LE(test, off + left, SZ_64K);
+	}
+}
+
+static void io_dmabuf_test_segments(struct kunit *test)
+{
+	static const struct {
+		struct mock_seg	segs[MOCK_SEGS];
+		unsigned int	nr;
+		u8		shift;
+	} cases[] = {
+		{ { { SZ_1M, SZ_64K } }, 1, 0 },
+		{ { { SZ_1M, SZ_4K }, { SZ_1M + SZ_4K, SZ_64K - SZ_4K } },
+		  1, 0 },
+		{ { { SZ_2M, SZ_32K }, { SZ_1M, SZ_32K } }, 2, 15 },
+		{ { { SZ_2M, SZ_16K }, { SZ_1M, SZ_16K }, { SZ_4M, SZ_16K },
+		    { SZ_8M, SZ_8K }, { SZ_16M, SZ_8K } }, 5, 0 },
+		{ { { SZ_4M, SZ_32K - SZ_4K }, { SZ_1M, SZ_32K + SZ_4K } },
+		  2, 0 },
+		{ { { SZ_4M, SZ_16K }, { SZ_1M, SZ_16K },
+		    { SZ_1M + SZ_16K, SZ_32K } }, 2, 0 },
+		{ { { SZ_4M, SZ_4K }, { SZ_8M, SZ_64K - SZ_4K } }, 2, 0 },
+		{ { { SZ_4M, SZ_8K }, { SZ_8M, SZ_8K }, { SZ_1M, SZ_8K },
+		    { SZ_2M, SZ_8K }, { SZ_16M, SZ_8K }, { SZ_32M, SZ_8K },
+		    { SZ_64M, SZ_8K }, { SZ_128M, SZ_8K } }, 8, 13 },
+	};
+	struct mock *mock = test->priv;
+	struct io_dmabuf_token *token;
+	struct io_dmabuf_map *map;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		mock->segs = cases[i].segs;
+		token = mock_token(mock);
+		KUNIT_ASSERT_NOT_ERR_OR_NULL(test, token);
+		map = io_dmabuf_map_get(token, &mock->devs[0].ddev);
+		KUNIT_ASSERT_NOT_NULL(test, map);
+		KUNIT_EXPECT_EQ_MSG(test, map->nr_segs, cases[i].nr,
+				    "case %u", i);
+		KUNIT_EXPECT_EQ_MSG(test, map->seg_shift, cases[i].shift,
+				    "case %u", i);
+		io_dmabuf_check_addrs(test, mock, map);
+		io_dmabuf_token_put(token);
+	}
+}
+
+/* An exporter is not trusted to give addresses that fit. */
+static void io_dmabuf_test_bad_tables(struct kunit *test)
+{
+	static const struct mock_seg cases[][MOCK_SEGS] = {
+		{ { SZ_1M, SZ_32K } },
+		{ { SZ_1M, SZ_128K } },
+		{ { SZ_1M + 512, SZ_64K } },
+		{ { SZ_1M, SZ_64K - 512 }, { SZ_2M, 512 } },
+		{ { SZ_1M, SZ_64K }, { SZ_2M, 0 } },
+		{ { (dma_addr_t)-SZ_4K, SZ_64K } },
+	};
+	struct mock *mock = test->priv;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		mock->segs = cases[i];
+		KUNIT_EXPECT_EQ_MSG(test, PTR_ERR_OR_ZERO(mock_token(mock)),
+				    -EINVAL, "case %u", i);
+		KUNIT_EXPECT_EQ(test, mock->unmaps, mock->maps);
+	}
+	KUNIT_EXPECT_EQ(test, mock->maps, ARRAY_SIZE(cases));
+}
+
+static void io_dmabuf_test_move(struct kunit *test)
+{
+	static const struct mock_seg moved[MOCK_SEGS] = { { SZ_8M, SZ_64K } };
+	struct mock *mock = test->priv;
+	struct mock_dev *dev = &mock->devs[0];
+	struct io_dmabuf_token *token = mock_token(mock);
+	struct io_dmabuf_map *map;
+	u64 left;
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, token);
+
+	mock_move(mock);
+	KUNIT_EXPECT_EQ(test, dev->quiesced, 1);
+	KUNIT_EXPECT_EQ(test, mock->unmaps, 1);
+	KUNIT_EXPECT_NULL(test, io_dmabuf_map_get(token, &dev->ddev));
+	KUNIT_EXPECT_FALSE(test, io_dmabuf_token_ready(token));
+	/* again: there is nothing to take away */
+	mock_move(mock);
+	KUNIT_EXPECT_EQ(test, dev->quiesced, 1);
+
+	mock->segs = moved;
+	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(token), 0);
+	KUNIT_EXPECT_TRUE(test, io_dmabuf_token_ready(token));
+	map = io_dmabuf_map_get(token, &dev->ddev);
+	KUNIT_ASSERT_NOT_NULL(test, map);
+	KUNIT_EXPECT_EQ(test, io_dmabuf_map_addr(map, SZ_4K, &left),
+			SZ_8M + SZ_4K);
+	KUNIT_EXPECT_EQ(test, map->attach->moves, 1);
+
+	io_dmabuf_token_put(token);
+}
+
+static void io_dmabuf_test_revoke(struct kunit *test)
+{
+	struct mock *mock = test->priv;
+	struct io_dmabuf_token *token = mock_token(mock);
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, token);
+
+	mock->map_err = -ENODEV;
+	mock_move(mock);
+	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(token), -ENODEV);
+	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(token), -ENODEV);
+	KUNIT_EXPECT_FALSE(test, io_dmabuf_token_ready(token));
+
+	/* enabled again */
+	mock->map_err = 0;
+	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(token), 0);
+	KUNIT_EXPECT_TRUE(test, io_dmabuf_token_ready(token));
+
+	/* put while it is revoked */
+	mock->map_err = -ENODEV;
+	mock_move(mock);
+	io_dmabuf_token_put(token);
+}
+
+static void io_dmabuf_test_device_gone(struct kunit *test)
+{
+	struct mock *mock = test->priv;
+	struct mock_dev *dev = &mock->devs[0];
+	struct io_dmabuf_token *token = mock_token(mock);
+	struct io_dmabuf_token *other = mock_token(mock);
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, token);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, other);
+	mock_move(mock);
+	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(other), 0);
+
+	io_dmabuf_device_shutdown(&dev->ddev);
+	KUNIT_EXPECT_EQ(test, mock->unmaps, mock->maps);
+	KUNIT_EXPECT_EQ(test, mock->detaches, 2);
+	KUNIT_EXPECT_FALSE(test, io_dmabuf_token_ready(token));
+	KUNIT_EXPECT_NULL(test, io_dmabuf_map_get(token, &dev->ddev));
+	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(token), -ENODEV);
+	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(other), -ENODEV);
+	KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(mock_token(mock)), -ENODEV);
+	/* the exporter doesn't have to know */
+	mock_move(mock);
+
+	io_dmabuf_token_put(token);
+	io_dmabuf_token_put(other);
+}
+
+/* A path that comes later is attached when the first request meets it. */
+static void io_dmabuf_test_new_path(struct kunit *test)
+{
+	struct mock *mock = test->priv;
+	struct io_dmabuf_token *token = mock_token(mock);
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, token);
+	mock->nr_devs = 2;
+	KUNIT_EXPECT_TRUE(test, io_dmabuf_token_ready(token));
+	KUNIT_EXPECT_NULL(test, io_dmabuf_map_get(token, &mock->devs[1].ddev));
+	KUNIT_EXPECT_FALSE(test, io_dmabuf_token_ready(token));
+	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(token), 0);
+	KUNIT_EXPECT_TRUE(test, io_dmabuf_token_ready(token));
+	KUNIT_EXPECT_NOT_NULL(test, io_dmabuf_map_get(token,
+						      &mock->devs[1].ddev));
+	KUNIT_EXPECT_EQ(test, mock->attaches, 2);
+
+	/* one path goes, the other stays */
+	io_dmabuf_device_shutdown(&mock->devs[0].ddev);
+	mock->nr_devs = 1;
+	KUNIT_EXPECT_TRUE(test, io_dmabuf_token_ready(token));
+	KUNIT_EXPECT_EQ(test, mock->devs[0].quiesced, 1);
+	KUNIT_EXPECT_EQ(test, mock->devs[1].quiesced, 0);
+
+	io_dmabuf_token_put(token);
+}
+
+struct mock_put {
+	struct work_struct	work;
+	struct io_dmabuf_token	*token;
+};
+
+static void mock_put_work(struct work_struct *work)
+{
+	struct mock_put *put = container_of(work, struct mock_put, work);
+
+	io_dmabuf_token_put(put->token);
+}
+
+/* The token's last reference and its device go at the same time. */
+static void io_dmabuf_test_put_and_shutdown(struct kunit *test)
+{
+	struct mock *mock = test->priv;
+	struct mock_dev *dev = &mock->devs[0];
+	struct mock_put put;
+	int i;
+
+	for (i = 0; i < 200; i++) {
+		put.token = mock_token(mock);
+		KUNIT_ASSERT_NOT_ERR_OR_NULL(test, put.token);
+		INIT_WORK_ONSTACK(&put.work, mock_put_work);
+
+		/* the one that is first waits here, so that both are under way */
+		dma_resv_lock(mock->dmabuf->resv, NULL);
+		queue_work(system_dfl_wq, &put.work);
+		if (i & 1)
+			usleep_range(100, 200);
+		dma_resv_unlock(mock->dmabuf->resv);
+		io_dmabuf_device_shutdown(&dev->ddev);
+		KUNIT_EXPECT_TRUE(test, list_empty(&dev->ddev.attaches));
+
+		flush_work(&put.work);
+		destroy_work_on_stack(&put.work);
+		io_dmabuf_device_init(&dev->ddev, mock->dev, &mock_dev_ops);
+	}
+}
+
+static struct kunit_case io_dmabuf_test_cases[] = {
+	KUNIT_CASE(io_dmabuf_test_create),
+	KUNIT_CASE(io_dmabuf_test_window),
+	KUNIT_CASE(io_dmabuf_test_refused),
+	KUNIT_CASE(io_dmabuf_test_segments),
+	KUNIT_CASE(io_dmabuf_test_bad_tables),
+	KUNIT_CASE(io_dmabuf_test_move),
+	KUNIT_CASE(io_dmabuf_test_revoke),
+	KUNIT_CASE(io_dmabuf_test_device_gone),
+	KUNIT_CASE(io_dmabuf_test_new_path),
+	KUNIT_CASE(io_dmabuf_test_put_and_shutdown),
+	{}
+};
+
+static struct kunit_suite io_dmabuf_test_suite = {
+	.name		= "io_dmabuf_token",
+	.init		= io_dmabuf_test_init,
+	.exit		= io_dmabuf_test_exit,
+	.test_cases	= io_dmabuf_test_cases,
+};
+
+kunit_test_suite(io_dmabuf_test_suite);
+
+MODULE_IMPORT_NS("DMA_BUF");
+MODULE_DESCRIPTION("KUnit tests of struct io_dmabuf_token");
+MODULE_LICENSE("GPL");

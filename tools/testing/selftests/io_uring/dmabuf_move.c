@@ -1,0 +1,867 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * READ_FIXED and WRITE_FIXED of dma-bufs that move.
+ *
+ * The exporter moves or revokes the memory whenever it likes. It never waits for
+ * a ring or for a task, be it stopped, dying, or waiting for the exporter itself.
+ * Requests get their data, byte by byte, from where it is and to where it is, and
+ * don't see any of that; unless the memory is gone, which is an errno.
+ *
+ * The exporter is lib/test_dmabuf.c, which tells if anything was written to where
+ * the memory has been. The drive is a null_blk in several variations.
+ */
+#include <sys/prctl.h>
+
+#include "iou_dmabuf.h"
+#include "kselftest_harness.h"
+
+/* of most dma-bufs: it takes time to move them */
+#define PAGES		100
+
+FIXTURE(move) {
+	struct env e;
+};
+
+FIXTURE_VARIANT(move) {
+	struct ring_type type;
+};
+
+FIXTURE_VARIANT_ADD(move, plain) {
+	.type = TYPE_PLAIN,
+};
+
+FIXTURE_VARIANT_ADD(move, defer) {
+	.type = TYPE_DEFER,
+};
+
+FIXTURE_VARIANT_ADD(move, sqpoll) {
+	.type = TYPE_SQPOLL,
+};
+
+FIXTURE_VARIANT_ADD(move, iopoll) {
+	.type = TYPE_IOPOLL,
+};
+
+FIXTURE_VARIANT_ADD(move, iowq) {
+	.type = TYPE_IOWQ,
+};
+
+FIXTURE_SETUP(move)
+{
+	struct env *e = &self->e;
+	const char *skip;
+	int ret;
+
+	ret = env_init(e, &variant->type, SCATTERED, PAGES, NULL, &skip);
+	if (skip)
+		SKIP(return, "%s: %s", skip, strerror(-ret));
+	ASSERT_EQ(0, ret);
+	ASSERT_EQ(1, ring_dbuf(&e->ring, 0, &e->buf, e->fd));
+}
+
+FIXTURE_TEARDOWN(move)
+{
+	env_exit(&self->e);
+}
+
+/* What a move may take: nothing that it waits for takes that long */
+#define MOVE_US		1000000
+
+TEST_F(move, before_io)
+{
+	struct span s = { .off = 3 * 512, .len = 40 * 512, .pos = BASE };
+	struct env *e = &self->e;
+	struct test_dmabuf_stats stats;
+	unsigned int i;
+
+	for (i = 0; i < 4; i++) {
+		ASSERT_LE(0, dbuf_move(&e->buf));
+		EXPECT_EQ(0, dbuf_mapped(&e->buf));
+		EXPECT_EQ(0, span_write(e, &s));
+		EXPECT_EQ(0, span_read(e, &s));
+	}
+	stats = dbuf_stats(&e->buf);
+	EXPECT_EQ(4, stats.moves);
+	/* once, when it was registered, and when it was missed */
+	EXPECT_EQ(5, stats.maps);
+	EXPECT_EQ(4, stats.unmaps);
+	EXPECT_EQ(1, stats.attaches);
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
+}
+
+/* The new place is known before the data is there */
+TEST_F(move, fence)
+{
+	struct span s = { .off = 4096, .len = 40 * 512, .pos = BASE };
+	struct env *e = &self->e;
+	__u64 start;
+
+	ASSERT_EQ(0, buf_pattern(e, 0, e->buf.size, BUF_SEED));
+	ASSERT_EQ(0, disk_set(e, DISK_POISON, s.pos - 4096, s.len + 8192));
+	ASSERT_LE(0, dbuf_move_fence(&e->buf, 200));
+	start = now_ms();
+	EXPECT_EQ(s.len, rw(e, true, s.off, s.len, s.pos));
+	EXPECT_LE(150, now_ms() - start);
+	EXPECT_TRUE(disk_got(e, &s, BUF_SEED));
+
+	ASSERT_EQ(0, disk_pattern(e, s.pos, s.len, DISK_SEED));
+	ASSERT_EQ(0, buf_set(e, POISON, 0, 65536));
+	ASSERT_LE(0, dbuf_move_fence(&e->buf, 100));
+	/* or what has just been read would be overwritten when it arrives */
+	EXPECT_EQ(s.len, rw(e, false, s.off, s.len, s.pos));
+	usleep(150000);
+	EXPECT_TRUE(buf_got(e, &s, DISK_SEED));
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
+}
+
+/* Who doesn't want to wait is told so */
+TEST_F(move, nowait)
+{
+	struct env *e = &self->e;
+	struct io_uring_sqe *sqe;
+
+	ASSERT_EQ(0, buf_set(e, POISON, 0, 4096));
+	ASSERT_EQ(0, disk_set(e, DISK_POISON, BASE, 4096));
+	ASSERT_LE(0, dbuf_move(&e->buf));
+	sqe = ring_fixed(&e->ring, true, e->fd, 0, 0, 4096, BASE);
+	sqe->rw_flags = RWF_NOWAIT;
+	sqe->flags = e->sqe_flags;
+	if (e->sqe_flags & IOSQE_ASYNC) {
+		/* but a worker waits */
+		EXPECT_EQ(4096, ring_run(&e->ring));
+	} else {
+		EXPECT_EQ(-EAGAIN, ring_run(&e->ring));
+		EXPECT_TRUE(disk_holds(e, DISK_POISON, BASE, 4096));
+		EXPECT_EQ(4096, rw(e, true, 0, 4096, BASE));
+	}
+	sqe = ring_fixed(&e->ring, true, e->fd, 0, 0, 4096, BASE);
+	sqe->rw_flags = RWF_NOWAIT;
+	EXPECT_EQ(4096, ring_run(&e->ring));
+}
+
+TEST_F(move, revoke)
+{
+	struct env *e = &self->e;
+
+	ASSERT_EQ(0, disk_set(e, DISK_POISON, BASE, 65536));
+	ASSERT_EQ(512, rw(e, false, 0, 512, BASE));
+	ASSERT_LE(0, dbuf_revoke(&e->buf));
+	EXPECT_EQ(-ENODEV, rw(e, false, 0, 4096, BASE));
+	EXPECT_EQ(-ENODEV, rw(e, true, 0, 4096, BASE));
+	EXPECT_EQ(-ENODEV, rw(e, true, 0, 65536, BASE));
+	EXPECT_EQ(-ENODEV, dbuf_read(&e->buf, e->mem, 1, 0));
+	EXPECT_TRUE(disk_holds(e, DISK_POISON, BASE, 65536));
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
+	EXPECT_EQ(1, dbuf_attached(&e->buf));
+	EXPECT_EQ(0, dbuf_mapped(&e->buf));
+	ring_exit(&e->ring);
+	EXPECT_TRUE(dbuf_free_within(&e->buf, WAIT_MS));
+}
+
+/* It is the exporter's errno, and it lasts as long as the exporter's trouble */
+TEST_F(move, fail_map)
+{
+	struct env *e = &self->e;
+
+	ASSERT_EQ(0, buf_set(e, POISON, 0, 4096));
+	ASSERT_EQ(0, disk_set(e, DISK_POISON, BASE, 4096));
+	ASSERT_LE(0, dbuf_move(&e->buf));
+	ASSERT_EQ(0, dbuf_faults(&e->buf, 1, EXFULL, 0));
+	EXPECT_EQ(-EXFULL, rw(e, true, 0, 4096, BASE));
+	EXPECT_TRUE(disk_holds(e, DISK_POISON, BASE, 4096));
+	EXPECT_EQ(4096, rw(e, true, 0, 4096, BASE));
+	EXPECT_TRUE(disk_holds(e, POISON, BASE, 4096));
+}
+
+/* No move has to wait for the ring's owner, which is the one who asks for it */
+TEST_F_TIMEOUT(move, by_owner, 60)
+{
+	struct env *e = &self->e;
+	unsigned int i, round, nr = 64, len = 4096;
+	int res[64], us;
+
+	for (round = 0; round < 4; round++) {
+		ASSERT_EQ(0, disk_pattern(e, BASE, nr * len, DISK_SEED + round));
+		ASSERT_EQ(0, buf_set(e, POISON, 0, nr * len));
+		for (i = 0; i < nr; i++) {
+			struct io_uring_sqe *sqe;
+
+			sqe = ring_fixed(&e->ring, false, e->fd, 0, i * len,
+					 len, BASE + i * len);
+			sqe->flags = e->sqe_flags;
+			sqe->user_data = i;
+		}
+		ASSERT_EQ(nr, ring_submit(&e->ring));
+		us = dbuf_move(&e->buf);
+		ASSERT_LE(0, us);
+		EXPECT_GT(MOVE_US, us);
+		ASSERT_EQ(0, ring_collect(&e->ring, res, nr));
+		for (i = 0; i < nr; i++)
+			ASSERT_EQ(len, res[i]);
+		ASSERT_EQ(0, dbuf_read(&e->buf, e->mem, nr * len, 0));
+		for (i = 0; i < nr * len; i++)
+			ASSERT_EQ(pattern(BASE + i, DISK_SEED + round),
+				  e->mem[i]);
+	}
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
+}
+
+/* A thread that moves the dma-buf again and again */
+struct mover {
+	struct dbuf	*buf;
+	unsigned int	pause_us;
+	pthread_t	thread;
+	int		stop;
+	int		err;
+	unsigned int	moves;
+	int		worst_us;
+};
+
+static void *mover_thread(void *arg)
+{
+	struct mover *m = arg;
+	struct rnd {
+		unsigned int x;
+	} rnd = { 12345 };
+
+	while (!__atomic_load_n(&m->stop, __ATOMIC_ACQUIRE)) {
+		int us = dbuf_move(m->buf);
+
+		if (us < 0) {
+			m->err = us;
+			break;
+		}
+		if (us > m->worst_us)
+			m->worst_us = us;
+		m->moves++;
+		rnd.x = rnd.x * 1664525 + 1013904223;
+		usleep(1 + (rnd.x >> 8) % m->pause_us);
+	}
+	return NULL;
+}
+
+static int mover_start(struct mover *m, struct dbuf *buf, unsigned int pause_us)
+{
+	memset(m, 0, sizeof(*m));
+	m->buf = buf;
+	m->pause_us = pause_us;
+	return -pthread_create(&m->thread, NULL, mover_thread, m);
+}
+
+static int mover_stop(struct mover *m)
+{
+	__atomic_store_n(&m->stop, 1, __ATOMIC_RELEASE);
+	pthread_join(m->thread, NULL);
+	return m->err;
+}
+
+/*
+ * A part of the dma-buf, and one of the drive. Data goes from one to the
+ * other and back, other data each time, checked at the other end.
+ */
+struct slot {
+	bool		reading;
+	unsigned int	gen;
+};
+
+#define SLOT_LEN	(3 * 512)
+
+static int slot_start(struct env *e, struct slot *s, unsigned int i)
+{
+	unsigned char mem[SLOT_LEN];
+	struct io_uring_sqe *sqe;
+	int ret;
+
+	s->gen++;
+	fill_pattern(mem, SLOT_LEN, s->gen * 1000 + i);
+	if (s->reading) {
+		ret = disk_write(&e->disk, mem, SLOT_LEN, BASE + i * SLOT_LEN);
+		memset(mem, POISON, SLOT_LEN);
+		if (!ret)
+			ret = dbuf_write(&e->buf, mem, SLOT_LEN, i * SLOT_LEN);
+	} else {
+		ret = dbuf_write(&e->buf, mem, SLOT_LEN, i * SLOT_LEN);
+	}
+	if (ret)
+		return ret;
+	sqe = ring_fixed(&e->ring, !s->reading, e->fd, 0, i * SLOT_LEN,
+			 SLOT_LEN, BASE + i * SLOT_LEN);
+	sqe->flags = e->sqe_flags;
+	sqe->user_data = i;
+	return 0;
+}
+
+static int slot_end(struct env *e, struct slot *s, unsigned int i, int res)
+{
+	unsigned char mem[SLOT_LEN];
+	size_t at;
+	int ret;
+
+	if (res != SLOT_LEN) {
+		fprintf(stderr, "# %s of slot %u: result %d\n",
+			s->reading ? "read" : "write", i, res);
+		return res < 0 ? res : -EIO;
+	}
+	if (s->reading)
+		ret = dbuf_read(&e->buf, mem, SLOT_LEN, i * SLOT_LEN);
+	else
+		ret = disk_read(&e->disk, mem, SLOT_LEN, BASE + i * SLOT_LEN);
+	if (ret)
+		return ret;
+	at = check_pattern(mem, SLOT_LEN, s->gen * 1000 + i);
+	if (at != SLOT_LEN) {
+		fprintf(stderr, "# %s of slot %u: byte %zu is %#x\n",
+			s->reading ? "read" : "write", i, at, mem[at]);
+		return -EBADMSG;
+	}
+	s->reading = !s->reading;
+	return 0;
+}
+
+/* Keep @depth requests in flight for @ms: how many there were, or -errno */
+static int traffic(struct env *e, unsigned int depth, unsigned int ms)
+{
+	__u64 end = now_ms() + ms;
+	unsigned int i, flying = 0, ops = 0;
+	struct slot *slots;
+	int ret = 0;
+
+	slots = calloc(depth, sizeof(*slots));
+	for (i = 0; i < depth && !ret; i++) {
+		slots[i].reading = i & 1;
+		ret = slot_start(e, &slots[i], i);
+		flying++;
+		/* the submission queue may be shorter */
+		if (i % 32 == 31 || i == depth - 1)
+			ring_submit(&e->ring);
+	}
+	while (flying && !ret) {
+		struct io_uring_cqe cqe;
+
+		ret = ring_wait(&e->ring, &cqe);
+		if (ret) {
+			fprintf(stderr, "# %u requests are lost\n", flying);
+			break;
+		}
+		flying--;
+		ops++;
+		i = cqe.user_data;
+		ret = slot_end(e, &slots[i], i, cqe.res);
+		if (ret || now_ms() >= end)
+			continue;
+		ret = slot_start(e, &slots[i], i);
+		flying++;
+		ring_submit(&e->ring);
+	}
+	free(slots);
+	return ret ? ret : (int)ops;
+}
+
+TEST_F_TIMEOUT(move, traffic, LONG_TIMEOUT)
+{
+	static const unsigned int pauses[] = { 10000, 1000, 10 };
+	struct env *e = &self->e;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(pauses); i++) {
+		struct mover m;
+		int ops;
+
+		ASSERT_EQ(0, mover_start(&m, &e->buf, pauses[i]));
+		ops = traffic(e, 64 << i, run_ms(800));
+		ASSERT_EQ(0, mover_stop(&m));
+		TH_LOG("depth %u: %d requests, %u moves, at most %d us",
+		       64 << i, ops, m.moves, m.worst_us);
+		ASSERT_LT(0, ops);
+		EXPECT_LT(0, m.moves);
+		EXPECT_GT(MOVE_US, m.worst_us);
+		EXPECT_EQ(0, dbuf_lost(&e->buf));
+	}
+}
+
+/* Moves against everything that ends or replaces a registration */
+TEST_F_TIMEOUT(move, registration, LONG_TIMEOUT)
+{
+	__u64 end = now_ms() + run_ms(1500);
+	struct io_uring_regbuf_desc empty = {};
+	struct env *e = &self->e;
+	unsigned int rounds;
+	struct mover m;
+
+	ASSERT_EQ(0, mover_start(&m, &e->buf, 300));
+	for (rounds = 0; now_ms() < end; rounds++) {
+		unsigned int i, nr = 8;
+		int res[8];
+
+		for (i = 0; i < nr; i++) {
+			struct io_uring_sqe *sqe;
+
+			sqe = ring_fixed(&e->ring, i & 1, e->fd, 0, i * 4096,
+					 4096, BASE + i * 4096);
+			sqe->flags = e->sqe_flags;
+			sqe->user_data = i;
+		}
+		ASSERT_EQ(nr, ring_submit(&e->ring));
+		switch (rounds % 4) {
+		case 0:
+			ASSERT_EQ(1, ring_dbuf(&e->ring, 0, &e->buf, e->fd));
+			break;
+		case 1:
+			ASSERT_EQ(1, ring_desc(&e->ring, 0, empty));
+			break;
+		case 2:
+			ASSERT_EQ(0, ring_register(&e->ring,
+						   IORING_UNREGISTER_BUFFERS,
+						   NULL, 0));
+			break;
+		case 3:
+			/* without anybody to see what comes of them */
+			ring_exit(&e->ring);
+			ASSERT_EQ(0, ring_init(&e->ring, RING_ENTRIES,
+					       variant->type.setup));
+			ASSERT_EQ(0, ring_buffers_sparse(&e->ring, NR_BUFS));
+			ASSERT_EQ(1, ring_dbuf(&e->ring, 0, &e->buf, e->fd));
+			continue;
+		}
+		ASSERT_EQ(0, ring_collect(&e->ring, res, nr));
+		for (i = 0; i < nr; i++) {
+			/* io-wq may look at the table late */
+			if (!(e->sqe_flags & IOSQE_ASYNC) || res[i] != -EFAULT)
+				ASSERT_EQ(4096, res[i]);
+		}
+		if (rounds % 4 == 2)
+			ASSERT_EQ(0, ring_buffers_sparse(&e->ring, NR_BUFS));
+		if (rounds % 4)
+			ASSERT_EQ(1, ring_dbuf(&e->ring, 0, &e->buf, e->fd));
+	}
+	ASSERT_EQ(0, mover_stop(&m));
+	TH_LOG("%u rounds, %u moves, at most %d us", rounds, m.moves,
+	       m.worst_us);
+	EXPECT_GT(MOVE_US, m.worst_us);
+	ring_exit(&e->ring);
+	EXPECT_TRUE(dbuf_free_within(&e->buf, WAIT_MS));
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
+}
+
+/* A ring of its own, and requests without end or check */
+static void victim(struct env *e, unsigned int setup)
+{
+	unsigned int i, nr = 32;
+	struct io_uring_cqe cqe;
+	struct ring r;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (ring_init(&r, RING_ENTRIES, setup) ||
+	    ring_buffers_sparse(&r, NR_BUFS) ||
+	    ring_dbuf(&r, 0, &e->buf, e->fd) != 1)
+		_exit(9);
+	for (;;) {
+		for (i = 0; i < nr; i++)
+			ring_fixed(&r, i & 1, e->fd, 0, i * 4096, 4096,
+				   BASE + i * 4096)->flags = e->sqe_flags;
+		ring_submit(&r);
+		for (i = 0; i < nr; i++)
+			ring_wait(&r, &cqe);
+	}
+}
+
+/* As in the other races: the kernel may not be done with it at once */
+static bool reap(pid_t pid, int *status)
+{
+	__u64 end = now_ms() + WAIT_MS;
+	pid_t got;
+
+	do {
+		got = waitpid(pid, status, WNOHANG);
+		if (got == pid)
+			return true;
+		usleep(1000);
+	} while (!got && now_ms() < end);
+	return false;
+}
+
+TEST_F_TIMEOUT(move, sigkill, LONG_TIMEOUT)
+{
+	__u64 end = now_ms() + run_ms(1500);
+	struct env *e = &self->e;
+	unsigned int rounds;
+	struct mover m;
+	int status;
+
+	ring_exit(&e->ring);
+	for (rounds = 0; now_ms() < end; rounds++) {
+		pid_t pid = fork();
+
+		ASSERT_LE(0, pid);
+		if (!pid)
+			victim(e, variant->type.setup);
+		ASSERT_EQ(0, mover_start(&m, &e->buf, 200));
+		usleep(rounds * 7919 % 60000);
+		kill(pid, SIGKILL);
+		ASSERT_TRUE(reap(pid, &status));
+		ASSERT_TRUE(WIFSIGNALED(status)) {
+			TH_LOG("status %#x", status);
+		}
+		ASSERT_EQ(0, mover_stop(&m));
+		EXPECT_GT(MOVE_US, m.worst_us);
+		ASSERT_TRUE(dbuf_free_within(&e->buf, WAIT_MS));
+	}
+	TH_LOG("%u rounds", rounds);
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
+}
+
+/* The child's side of the next test: 0 if all went well */
+static int stopped_owner(struct env *e, unsigned int setup)
+{
+	unsigned int i, nr = 64;
+	int res[64], ret;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	ret = ring_init(&e->ring, RING_ENTRIES, setup);
+	if (!ret)
+		ret = ring_buffers_sparse(&e->ring, NR_BUFS);
+	if (ret || ring_dbuf(&e->ring, 0, &e->buf, e->fd) != 1)
+		return 1;
+	for (i = 0; i < nr; i++) {
+		struct io_uring_sqe *sqe;
+
+		sqe = ring_fixed(&e->ring, false, e->fd, 0, i * 4096, 4096,
+				 BASE + i * 4096);
+		sqe->flags = e->sqe_flags;
+		sqe->user_data = i;
+	}
+	if (ring_submit(&e->ring) != (int)nr)
+		return 2;
+	raise(SIGSTOP);
+	if (ring_collect(&e->ring, res, nr))
+		return 3;
+	for (i = 0; i < nr; i++)
+		if (res[i] != 4096)
+			return 4;
+	return 0;
+}
+
+/* The owner of the requests is stopped, the memory moves all the same */
+TEST_F_TIMEOUT(move, stopped_owner, 60)
+{
+	struct env *e = &self->e;
+	int status, us, i;
+	pid_t pid;
+
+	ring_exit(&e->ring);
+	ASSERT_EQ(0, disk_pattern(e, BASE, 64 * 4096, DISK_SEED));
+	ASSERT_EQ(0, buf_set(e, POISON, 0, e->buf.size));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(stopped_owner(e, variant->type.setup));
+	ASSERT_EQ(pid, waitpid(pid, &status, WUNTRACED));
+	ASSERT_TRUE(WIFSTOPPED(status)) {
+		TH_LOG("status %#x", status);
+	}
+	for (i = 0; i < 3; i++) {
+		us = dbuf_move(&e->buf);
+		EXPECT_LE(0, us);
+		EXPECT_GT(MOVE_US, us);
+	}
+	kill(pid, SIGCONT);
+	ASSERT_TRUE(reap(pid, &status));
+	EXPECT_EQ(0, status);
+	EXPECT_TRUE(dbuf_free_within(&e->buf, WAIT_MS));
+	EXPECT_TRUE(buf_got(e, &(struct span){ 0, 64 * 4096, BASE },
+			    DISK_SEED));
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
+}
+
+/* The child's side: a request that has to wait for the memory */
+static int waiting_owner(struct env *e, unsigned int setup)
+{
+	int ret;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	ret = ring_init(&e->ring, RING_ENTRIES, setup);
+	if (!ret)
+		ret = ring_buffers_sparse(&e->ring, NR_BUFS);
+	if (ret || ring_dbuf(&e->ring, 0, &e->buf, e->fd) != 1)
+		return 1;
+	if (dbuf_move(&e->buf) < 0 || dbuf_faults(&e->buf, 0, 0, 400))
+		return 2;
+	ret = rw(e, true, 0, 4096, BASE);
+	if (ret != 4096)
+		fprintf(stderr, "# result %d\n", ret);
+	return ret == 4096 ? 0 : 3;
+}
+
+/* Signals interrupt the exporter, but no request gets to see that */
+TEST_F_TIMEOUT(move, signals, 60)
+{
+	struct env *e = &self->e;
+	int status, i;
+	pid_t pid;
+
+	ring_exit(&e->ring);
+	ASSERT_EQ(0, buf_set(e, POISON, 0, 4096));
+	ASSERT_EQ(0, disk_set(e, DISK_POISON, BASE, 4096));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(waiting_owner(e, variant->type.setup));
+	for (i = 0; i < 3; i++) {
+		usleep(150000);
+		kill(pid, SIGSTOP);
+		usleep(50000);
+		kill(pid, SIGCONT);
+	}
+	ASSERT_TRUE(reap(pid, &status));
+	EXPECT_EQ(0, status);
+	ASSERT_EQ(0, dbuf_faults(&e->buf, 0, 0, 0));
+	EXPECT_TRUE(disk_holds(e, POISON, BASE, 4096));
+	EXPECT_TRUE(dbuf_free_within(&e->buf, WAIT_MS));
+}
+
+/* One that waits for the memory dies */
+TEST_F_TIMEOUT(move, sigkill_waiting, 60)
+{
+	struct env *e = &self->e;
+	int status;
+	pid_t pid;
+
+	ring_exit(&e->ring);
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(waiting_owner(e, variant->type.setup));
+	usleep(300000);
+	ASSERT_EQ(0, dbuf_faults(&e->buf, 0, 0, 0));
+	kill(pid, SIGKILL);
+	ASSERT_TRUE(reap(pid, &status));
+	EXPECT_TRUE(dbuf_free_within(&e->buf, WAIT_MS));
+}
+
+/* ------------------------------------------------------------ kinds of drives */
+
+FIXTURE(drive) {
+	struct env e;
+};
+
+FIXTURE_VARIANT(drive) {
+	struct disk_conf conf;
+	struct ring_type type;
+};
+
+FIXTURE_VARIANT_ADD(drive, irq_none) {
+	.conf = { .irqmode = "0" }, .type = TYPE_DEFER,
+};
+
+FIXTURE_VARIANT_ADD(drive, irq_timer) {
+	.conf = { .irqmode = "2" }, .type = TYPE_DEFER,
+};
+
+FIXTURE_VARIANT_ADD(drive, cached) {
+	.conf = { .cache_size = "1" }, .type = TYPE_DEFER,
+};
+
+FIXTURE_VARIANT_ADD(drive, small) {
+	.conf = { .max_sectors = "8" }, .type = TYPE_DEFER,
+};
+
+FIXTURE_VARIANT_ADD(drive, requeue) {
+	.conf = { .requeue = "20" }, .type = TYPE_DEFER,
+};
+
+FIXTURE_VARIANT_ADD(drive, requeue_poll) {
+	.conf = { .requeue = "20" }, .type = TYPE_IOPOLL,
+};
+
+FIXTURE_VARIANT_ADD(drive, small_poll) {
+	.conf = { .max_sectors = "8" }, .type = TYPE_IOPOLL,
+};
+
+FIXTURE_SETUP(drive)
+{
+	struct env *e = &self->e;
+	const char *skip;
+	int ret;
+
+	if (variant->conf.requeue && !access("/sys/kernel/debug", F_OK) &&
+	    access("/proc/self/fail-nth", F_OK))
+		SKIP(return, "kernel has no fault injection");
+	ret = env_init(e, &variant->type, MIXED, PAGES, &variant->conf, &skip);
+	if (skip)
+		SKIP(return, "%s: %s", skip, strerror(-ret));
+	ASSERT_EQ(0, ret);
+	ASSERT_EQ(1, ring_dbuf(&e->ring, 0, &e->buf, e->fd));
+}
+
+FIXTURE_TEARDOWN(drive)
+{
+	env_exit(&self->e);
+}
+
+TEST_F_TIMEOUT(drive, traffic, LONG_TIMEOUT)
+{
+	struct span s = { .off = 512, .len = 600 * 512, .pos = BASE };
+	struct env *e = &self->e;
+	struct mover m;
+	int ops;
+
+	EXPECT_EQ(0, span_write(e, &s));
+	EXPECT_EQ(0, span_read(e, &s));
+	ASSERT_EQ(0, mover_start(&m, &e->buf, 1000));
+	ops = traffic(e, 64, run_ms(800));
+	EXPECT_EQ(0, span_write(e, &s));
+	EXPECT_EQ(0, span_read(e, &s));
+	ASSERT_EQ(0, mover_stop(&m));
+	TH_LOG("%d requests, %u moves, at most %d us", ops, m.moves,
+	       m.worst_us);
+	EXPECT_LT(0, ops);
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
+}
+
+/* The drive goes, and takes all mappings with it; the ring stays */
+TEST_F(drive, deleted)
+{
+	struct env *e = &self->e;
+
+	ASSERT_EQ(1, ring_dbuf(&e->ring, 1, &e->buf, e->fd));
+	ASSERT_EQ(0, buf_set(e, POISON, 0, 4096));
+	ASSERT_EQ(2, dbuf_attached(&e->buf));
+	ASSERT_EQ(0, disk_power(&e->disk, false));
+	EXPECT_EQ(0, dbuf_attached(&e->buf));
+	EXPECT_EQ(0, dbuf_mapped(&e->buf));
+	EXPECT_GE(0, rw(e, false, 0, 4096, BASE));
+	EXPECT_GT(0, rw(e, true, 0, 4096, BASE));
+	EXPECT_TRUE(buf_holds(e, POISON, 0, 4096));
+	EXPECT_EQ(-ENODEV, ring_dbuf(&e->ring, 2, &e->buf, e->fd));
+	EXPECT_EQ(0, dbuf_attached(&e->buf));
+	ASSERT_LE(0, dbuf_move(&e->buf));
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
+}
+
+TEST_F_TIMEOUT(drive, deleted_in_flight, LONG_TIMEOUT)
+{
+	__u64 end = now_ms() + run_ms(1000);
+	struct env *e = &self->e;
+	unsigned int rounds;
+	struct mover m;
+
+	for (rounds = 0; now_ms() < end; rounds++) {
+		unsigned int i, nr = 64;
+		int res[64];
+
+		ASSERT_EQ(0, mover_start(&m, &e->buf, 300));
+		for (i = 0; i < nr; i++) {
+			struct io_uring_sqe *sqe;
+
+			sqe = ring_fixed(&e->ring, i & 1, e->fd, 0, i * 4096,
+					 4096, BASE + i * 4096);
+			sqe->user_data = i;
+		}
+		ASSERT_EQ(nr, ring_submit(&e->ring));
+		ASSERT_EQ(0, disk_power(&e->disk, false));
+		EXPECT_EQ(0, dbuf_attached(&e->buf));
+		ASSERT_EQ(0, ring_collect(&e->ring, res, nr));
+		for (i = 0; i < nr; i++) {
+			EXPECT_NE(-ESTALE, res[i]);
+			EXPECT_NE(-EAGAIN, res[i]);
+		}
+		ASSERT_EQ(0, mover_stop(&m));
+		close(e->fd);
+		close(e->disk.fd);
+		ASSERT_EQ(0, disk_power(&e->disk, true));
+		e->disk.fd = disk_open(&e->disk, O_RDWR | O_DIRECT);
+		e->fd = disk_open(&e->disk, O_RDWR | O_DIRECT);
+		ASSERT_LE(0, e->disk.fd);
+		ASSERT_LE(0, e->fd);
+		/* it is another drive */
+		EXPECT_EQ(-EBADF, ring_rw(&e->ring, true, e->fd, 0, 0, 4096,
+					  BASE));
+		ASSERT_EQ(1, ring_dbuf(&e->ring, 0, &e->buf, e->fd));
+		EXPECT_EQ(4096, rw(e, true, 0, 4096, BASE));
+	}
+	TH_LOG("%u rounds", rounds);
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
+}
+
+FIXTURE(nostore) {
+	struct env e;
+};
+
+FIXTURE_VARIANT(nostore) {
+	struct ring_type type;
+};
+
+FIXTURE_VARIANT_ADD(nostore, plain) {
+	.type = TYPE_PLAIN,
+};
+
+FIXTURE_VARIANT_ADD(nostore, iopoll) {
+	.type = TYPE_IOPOLL,
+};
+
+FIXTURE_SETUP(nostore)
+{
+	static const struct disk_conf conf = { .no_memory = true };
+	const char *skip;
+	int ret;
+
+	ret = env_init(&self->e, &variant->type, SCATTERED, 16, &conf, &skip);
+	if (skip)
+		SKIP(return, "%s: %s", skip, strerror(-ret));
+	ASSERT_EQ(0, ret);
+}
+
+FIXTURE_TEARDOWN(nostore)
+{
+	env_exit(&self->e);
+}
+
+/* A drive that stores nothing looks at no data, but at where it is */
+TEST_F(nostore, no_vmap)
+{
+	struct test_dmabuf_create create = { .flags = TEST_DMABUF_NO_VMAP };
+	struct env *e = &self->e;
+	size_t size = e->buf.size;
+	unsigned int i;
+
+	dbuf_exit(&e->buf);
+	ASSERT_EQ(0, dbuf_test(&e->buf, size, create));
+	ASSERT_EQ(0, buf_set(e, POISON, 0, size));
+	ASSERT_EQ(1, ring_dbuf(&e->ring, 0, &e->buf, e->fd));
+	for (i = 0; i < 4; i++) {
+		EXPECT_EQ(4096, rw(e, false, 0, 4096, BASE));
+		EXPECT_EQ(size, rw(e, true, 0, size, BASE));
+		ASSERT_LE(0, dbuf_move(&e->buf));
+	}
+	EXPECT_TRUE(buf_holds(e, POISON, 0, size));
+	EXPECT_EQ(4, dbuf_stats(&e->buf).maps);
+	ASSERT_LE(0, dbuf_revoke(&e->buf));
+	EXPECT_EQ(-ENODEV, rw(e, false, 0, 4096, BASE));
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
+}
+
+TEST_F_TIMEOUT(nostore, moves, LONG_TIMEOUT)
+{
+	__u64 end = now_ms() + run_ms(800);
+	unsigned int i, nr = 64, ops = 0;
+	struct env *e = &self->e;
+	struct mover m;
+	int res[64];
+
+	ASSERT_EQ(1, ring_dbuf(&e->ring, 0, &e->buf, e->fd));
+	ASSERT_EQ(0, mover_start(&m, &e->buf, 200));
+	while (now_ms() < end) {
+		for (i = 0; i < nr; i++)
+			ring_fixed(&e->ring, i & 1, e->fd, 0, 0, 4096,
+				   BASE)->user_data = i;
+		ASSERT_EQ(nr, ring_submit(&e->ring));
+		ASSERT_EQ(0, ring_collect(&e->ring, res, nr));
+		for (i = 0; i < nr; i++)
+			ASSERT_EQ(4096, res[i]);
+		ops += nr;
+	}
+	ASSERT_EQ(0, mover_stop(&m));
+	TH_LOG("%u requests, %u moves", ops, m.moves);
+}
+
+TEST_HARNESS_MAIN
