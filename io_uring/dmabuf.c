@@ -15,14 +15,18 @@
  *
  * Copyright (C) 2026 The uring-offload authors
  */
+#include <linux/blkdev.h>
 #include <linux/dma-buf.h>
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/io_dmabuf_token.h>
 #include <linux/io_uring.h>
+#include <linux/overflow.h>
+#include <linux/refcount.h>
 #include <linux/sched/signal.h>
 #include <linux/seq_file.h>
 #include <linux/sizes.h>
+#include <linux/slab.h>
 #include <linux/string_choices.h>
 #include <linux/uio.h>
 
@@ -173,6 +177,24 @@ put_token:
 	return ERR_PTR(-ENOMEM);
 }
 
+/* What io_dmabuf_import() says, but for the range */
+static int io_dmabuf_check(struct io_kiocb *req, unsigned int issue_flags)
+{
+	struct io_dmabuf_token *token = req->buf_node->buf->priv;
+
+	if (unlikely(!io_dmabuf_token_match(token, req->file)))
+		return -EBADF;
+	if (unlikely(!(req->file->f_flags & O_DIRECT)))
+		return -EINVAL;
+	/* pages and addresses in one bio are beyond the block layer */
+	if (unlikely(req->flags & REQ_F_HAS_METADATA))
+		return -EOPNOTSUPP;
+	if ((issue_flags & IO_URING_F_NONBLOCK) &&
+	    unlikely(!io_dmabuf_token_ready(token)))
+		return -EAGAIN;
+	return 0;
+}
+
 /**
  * io_dmabuf_import - iterate over a part of a registered dma-buf
  * @req:	read or write, has a node for a dma-buf
@@ -193,20 +215,276 @@ int io_dmabuf_import(struct io_kiocb *req, struct iov_iter *iter, u64 off,
 		     size_t len, int ddir, unsigned int issue_flags)
 {
 	struct io_dmabuf_token *token = req->buf_node->buf->priv;
+	int ret;
 
-	if (unlikely(!io_dmabuf_token_match(token, req->file)))
-		return -EBADF;
-	if (unlikely(!(req->file->f_flags & O_DIRECT)))
-		return -EINVAL;
-	/* pages and addresses in one bio are beyond the block layer */
-	if (unlikely(req->flags & REQ_F_HAS_METADATA))
-		return -EOPNOTSUPP;
-	if ((issue_flags & IO_URING_F_NONBLOCK) &&
-	    unlikely(!io_dmabuf_token_ready(token)))
-		return -EAGAIN;
+	ret = io_dmabuf_check(req, issue_flags);
+	if (unlikely(ret))
+		return ret;
 
 	iov_iter_dmabuf(iter, ddir, token, token->off + off, len);
 	return 0;
+}
+
+/**
+ * io_dmabuf_import_vec - check the extents of a vectored request
+ * @req:	read or write, has a node for a dma-buf
+ * @iter:	iterator to set up: its type and count are those of the request,
+ *		it isn't for I/O
+ * @iov:	the extents, with offsets into the buffer for addresses
+ * @nr:		number of them
+ * @ddir:	ITER_DEST to write to the buffer, ITER_SOURCE to read from it
+ * @issue_flags: IO_URING_F_*
+ *
+ * All of them are checked before the first byte is moved.
+ *
+ * Context: any, takes no locks.
+ *
+ * Return: 0; -EFAULT if an extent is empty or not within the buffer; -EOVERFLOW
+ * or -EINVAL if they have more than MAX_RW_COUNT bytes in all; -EINVAL if one
+ * isn't aligned to what the drive needs; -EOPNOTSUPP if the file isn't a block
+ * device; or what io_dmabuf_import() returns.
+ */
+int io_dmabuf_import_vec(struct io_kiocb *req, struct iov_iter *iter,
+			 const struct iovec *iov, unsigned int nr, int ddir,
+			 unsigned int issue_flags)
+{
+	struct io_mapped_ubuf *imu = req->buf_node->buf;
+	struct io_dmabuf_token *token = imu->priv;
+	struct inode *inode = req->file->f_mapping->host;
+	u64 off_bits = 0, len_bits = 0, end;
+	struct block_device *bdev;
+	size_t count = 0;
+	unsigned int i;
+	int ret;
+
+	for (i = 0; i < nr; i++) {
+		u64 off = (uintptr_t)iov[i].iov_base;
+		size_t len = iov[i].iov_len;
+
+		if (!len || check_add_overflow(off, (u64)len, &end) ||
+		    end > imu->len)
+			return -EFAULT;
+		if (check_add_overflow(count, len, &count))
+			return -EOVERFLOW;
+		off_bits |= off;
+		len_bits |= len;
+	}
+	if (count > MAX_RW_COUNT)
+		return -EINVAL;
+
+	ret = io_dmabuf_check(req, issue_flags);
+	if (unlikely(ret))
+		return ret;
+	if (!S_ISBLK(inode->i_mode))
+		return -EOPNOTSUPP;
+	bdev = I_BDEV(inode);
+	if ((off_bits & bdev_dma_alignment(bdev)) ||
+	    (len_bits & (bdev_logical_block_size(bdev) - 1)))
+		return -EINVAL;
+
+	iov_iter_dmabuf(iter, ddir, token, token->off, count);
+	return 0;
+}
+
+/* One extent of a vectored request, which the file sees as a request */
+struct io_dmabuf_part {
+	struct kiocb		kiocb;
+	struct io_dmabuf_parts	*parts;
+	size_t			len;
+	long			res;
+};
+
+/*
+ * A vectored request in flight: @kiocb is completed by whoever drops the last
+ * of @refs. One is held for each part until that has completed, one by who
+ * submits them. The rest is constant by then.
+ */
+struct io_dmabuf_parts {
+	struct kiocb		*kiocb;
+	refcount_t		refs;
+	unsigned int		nr;
+	struct io_dmabuf_part	part[] __counted_by(nr);
+};
+
+static ssize_t io_dmabuf_rw_extent(struct kiocb *kiocb,
+				   struct io_dmabuf_token *token,
+				   const struct iovec *iov, size_t len,
+				   int ddir)
+{
+	const struct file_operations *fops = kiocb->ki_filp->f_op;
+	struct iov_iter iter;
+
+	iov_iter_dmabuf(&iter, ddir, token,
+			token->off + (uintptr_t)iov->iov_base, len);
+	if (ddir == ITER_DEST)
+		return fops->read_iter(kiocb, &iter);
+	return fops->write_iter(kiocb, &iter);
+}
+
+/*
+ * The result is that of the first part which isn't whole. But if only one of
+ * them has to be tried again, then so has the request.
+ */
+static ssize_t io_dmabuf_parts_put(struct io_dmabuf_parts *parts)
+{
+	ssize_t ret = 0;
+	bool whole = true;
+	unsigned int i;
+
+	if (!refcount_dec_and_test(&parts->refs))
+		return -EIOCBQUEUED;
+
+	for (i = 0; i < parts->nr; i++) {
+		long res = parts->part[i].res;
+
+		if (res == -EAGAIN || res == -ESTALE) {
+			ret = res;
+			break;
+		}
+		if (!whole)
+			continue;
+		ret = res < 0 ? res : ret + res;
+		whole = res == parts->part[i].len;
+	}
+	kfree(parts);
+	return ret;
+}
+
+static void io_dmabuf_part_complete(struct kiocb *kiocb, long res)
+{
+	struct io_dmabuf_part *part = container_of(kiocb, struct io_dmabuf_part,
+						   kiocb);
+	struct kiocb *whole = part->parts->kiocb;
+	ssize_t ret;
+
+	part->res = res;
+	ret = io_dmabuf_parts_put(part->parts);
+	if (ret != -EIOCBQUEUED)
+		whole->ki_complete(whole, ret);
+}
+
+static ssize_t io_dmabuf_rw_async(struct kiocb *kiocb,
+				  struct io_dmabuf_token *token,
+				  const struct iovec *iov, unsigned int nr,
+				  size_t count, int ddir)
+{
+	struct io_dmabuf_parts *parts;
+	loff_t pos = kiocb->ki_pos;
+	struct blk_plug plug;
+	unsigned int i;
+
+	/* a worker needs no memory, so there is no need to insist */
+	parts = kzalloc_flex(*parts, part, nr, GFP_KERNEL_ACCOUNT |
+					       __GFP_NORETRY | __GFP_NOWARN);
+	if (!parts)
+		return -EAGAIN;
+	parts->kiocb = kiocb;
+	refcount_set(&parts->refs, 1);
+
+	blk_start_plug(&plug);
+	for (i = 0; i < nr && count; i++, iov++) {
+		struct io_dmabuf_part *part = &parts->part[i];
+		ssize_t ret;
+
+		part->kiocb = *kiocb;
+		part->kiocb.ki_pos = pos;
+		part->kiocb.ki_complete = io_dmabuf_part_complete;
+		/* what would be polled for is the request, and that has no bio */
+		part->kiocb.ki_flags &= ~IOCB_HIPRI;
+		part->parts = parts;
+		part->len = min(iov->iov_len, count);
+		pos += part->len;
+		count -= part->len;
+
+		refcount_inc(&parts->refs);
+		ret = io_dmabuf_rw_extent(&part->kiocb, token, iov, part->len,
+					  ddir);
+		if (ret == -EIOCBQUEUED)
+			continue;
+		part->res = ret;
+		refcount_dec(&parts->refs);
+		if (ret != part->len) {
+			i++;
+			break;
+		}
+	}
+	/* those that were not started have no result */
+	parts->nr = i;
+	blk_finish_plug(&plug);
+
+	return io_dmabuf_parts_put(parts);
+}
+
+static ssize_t io_dmabuf_rw_sync(struct io_kiocb *req, struct kiocb *kiocb,
+				 struct io_dmabuf_token *token,
+				 const struct iovec *iov, size_t count,
+				 int ddir)
+{
+	loff_t pos = kiocb->ki_pos;
+	size_t done = 0;
+	ssize_t ret;
+
+	while (done < count) {
+		size_t len = min(iov->iov_len, count - done);
+
+		ret = io_dmabuf_rw_extent(kiocb, token, iov, len, ddir);
+		if (ret == -ESTALE && !signal_pending(current)) {
+			cond_resched();
+			ret = io_dmabuf_prepare(req);
+			if (!ret)
+				continue;
+		}
+		if (ret < 0) {
+			/* if it is tried again, then from the start */
+			kiocb->ki_pos = pos;
+			return ret;
+		}
+		done += ret;
+		if (ret != len)
+			break;
+		iov++;
+	}
+	return done;
+}
+
+/**
+ * io_dmabuf_rw_vec - read or write the extents of a vectored request
+ * @req:	request that io_dmabuf_import_vec() has been called for
+ * @kiocb:	that of @req. Without ->ki_complete(), wait for the result
+ * @iov:	the extents
+ * @nr:		number of them
+ * @ddir:	ITER_DEST to write to the buffer, ITER_SOURCE to read from it
+ *
+ * A request that ends past the end of the drive is cut short. Otherwise either
+ * all of the extents are moved, or it fails; then it is not known which were.
+ *
+ * Context: as for ->read_iter() and ->write_iter().
+ *
+ * Return: number of bytes; -EIOCBQUEUED if ->ki_complete() will be called;
+ * -EAGAIN if a worker has to do it; -ESTALE if the memory has moved; or an error
+ * of the file.
+ */
+ssize_t io_dmabuf_rw_vec(struct io_kiocb *req, struct kiocb *kiocb,
+			 const struct iovec *iov, unsigned int nr, int ddir)
+{
+	struct io_dmabuf_token *token = req->buf_node->buf->priv;
+	loff_t size = i_size_read(req->file->f_mapping->host);
+	size_t count = req->cqe.res;
+
+	if (!count)
+		return 0;
+	/*
+	 * The file would cut short the extent at the end, and fail the next. It
+	 * is up to the file what happens to a request that starts there.
+	 */
+	if (kiocb->ki_pos < size)
+		count = min_t(u64, count, size - kiocb->ki_pos);
+	else
+		count = min(count, iov->iov_len);
+
+	if (is_sync_kiocb(kiocb))
+		return io_dmabuf_rw_sync(req, kiocb, token, iov, count, ddir);
+	return io_dmabuf_rw_async(kiocb, token, iov, nr, count, ddir);
 }
 
 /**

@@ -18,6 +18,11 @@ struct io_rsrc_node *io_dmabuf_register(struct io_ring_ctx *ctx,
 					const struct io_uring_regbuf_desc *desc);
 int io_dmabuf_import(struct io_kiocb *req, struct iov_iter *iter, u64 off,
 		     size_t len, int ddir, unsigned int issue_flags);
+int io_dmabuf_import_vec(struct io_kiocb *req, struct iov_iter *iter,
+			 const struct iovec *iov, unsigned int nr, int ddir,
+			 unsigned int issue_flags);
+ssize_t io_dmabuf_rw_vec(struct io_kiocb *req, struct kiocb *kiocb,
+			 const struct iovec *iov, unsigned int nr, int ddir);
 int io_dmabuf_prepare(struct io_kiocb *req);
 void io_dmabuf_show_fdinfo(struct seq_file *m, struct io_mapped_ubuf *imu);
 
@@ -35,6 +40,23 @@ io_dmabuf_register(struct io_ring_ctx *ctx,
 static inline int io_dmabuf_import(struct io_kiocb *req, struct iov_iter *iter,
 				   u64 off, size_t len, int ddir,
 				   unsigned int issue_flags)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline int io_dmabuf_import_vec(struct io_kiocb *req,
+				       struct iov_iter *iter,
+				       const struct iovec *iov,
+				       unsigned int nr, int ddir,
+				       unsigned int issue_flags)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline ssize_t io_dmabuf_rw_vec(struct io_kiocb *req,
+				       struct kiocb *kiocb,
+				       const struct iovec *iov,
+				       unsigned int nr, int ddir)
 {
 	return -EOPNOTSUPP;
 }

@@ -41,9 +41,6 @@
 
 #define NVME_DMABUF_WARN	(10 * HZ)
 
-/* so that PRP entries are pages, whatever segment they are from */
-static_assert(IO_DMABUF_SEG_ALIGN % NVME_CTRL_PAGE_SIZE == 0);
-
 struct nvme_dmabuf_list {
 	__le64		*prps;
 	dma_addr_t	dma;
@@ -70,20 +67,6 @@ static inline struct nvme_dmabuf_map *
 to_nvme_dmabuf_map(struct io_dmabuf_map *map)
 {
 	return container_of(map, struct nvme_dmabuf_map, map);
-}
-
-/* PRPs for the nr pages from off on */
-static void nvme_dmabuf_fill_prps(const struct io_dmabuf_map *map, u64 off,
-				  __le64 *prps, unsigned int nr)
-{
-	const struct io_dmabuf_seg *seg = io_dmabuf_map_find(map, off);
-	unsigned int i;
-
-	for (i = 0; i < nr; i++, off += NVME_CTRL_PAGE_SIZE) {
-		if (off == seg[1].off)
-			seg++;
-		prps[i] = cpu_to_le64(seg->addr + (off - seg->off));
-	}
 }
 
 static void nvme_dmabuf_set_sge(struct nvme_sgl_desc *sge, dma_addr_t addr,
@@ -117,7 +100,7 @@ static blk_status_t nvme_dmabuf_build_prps(struct request *req,
 		if (!prps)
 			goto out_free;
 		iod->descriptors[iod->nr_descriptors++] = prps;
-		nvme_dmabuf_fill_prps(map, off, prps, len);
+		nvme_prp_list_fill(prps, len, map, off);
 		*link = cpu_to_le64(dma);
 
 		link = &prps[PRPS_PER_PAGE];
@@ -418,9 +401,9 @@ static int nvme_dmabuf_alloc_list(struct nvme_dev *dev,
 	if (!prps)
 		return -ENOMEM;
 
-	nvme_dmabuf_fill_prps(&nmap->map,
-			      nmap->start + (page << NVME_CTRL_PAGE_SHIFT),
-			      prps, nvme_prp_list_len(i, nmap->nr_pages));
+	nvme_prp_list_fill(prps, nvme_prp_list_len(i, nmap->nr_pages),
+			   &nmap->map,
+			   nmap->start + (page << NVME_CTRL_PAGE_SHIFT));
 	if (i + 1 < nr)
 		prps[PRPS_PER_PAGE] = cpu_to_le64(list[1].dma);
 

@@ -18,6 +18,8 @@
 #ifndef _NVME_PCI_DMABUF_H
 #define _NVME_PCI_DMABUF_H
 
+#include <linux/build_bug.h>
+#include <linux/io_dmabuf_token.h>
 #include <linux/math.h>
 #include <linux/types.h>
 
@@ -82,6 +84,32 @@ static inline unsigned int nvme_prp_list_page(unsigned int page)
 static inline unsigned int nvme_prp_list_off(unsigned int page)
 {
 	return page % PRPS_PER_PAGE * sizeof(__le64);
+}
+
+/* so that PRP entries are pages, whatever segment they are from */
+static_assert(IO_DMABUF_SEG_ALIGN % NVME_CTRL_PAGE_SIZE == 0);
+
+/**
+ * nvme_prp_list_fill - fill in the entries of one page of a list
+ * @prps:	first of the entries
+ * @nr:		number of entries, at least 1
+ * @map:	addresses of the dma-buf
+ * @off:	start of the first page of data, an offset into the dma-buf and a
+ *		multiple of the size of a page
+ *
+ * Context: any, where @map stays.
+ */
+static inline void nvme_prp_list_fill(__le64 *prps, unsigned int nr,
+				      const struct io_dmabuf_map *map, u64 off)
+{
+	const struct io_dmabuf_seg *seg = io_dmabuf_map_find(map, off);
+	unsigned int i;
+
+	for (i = 0; i < nr; i++, off += NVME_CTRL_PAGE_SIZE) {
+		if (off == seg[1].off)
+			seg++;
+		prps[i] = cpu_to_le64(seg->addr + (off - seg->off));
+	}
 }
 
 #endif /* _NVME_PCI_DMABUF_H */

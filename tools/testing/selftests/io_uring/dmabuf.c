@@ -825,20 +825,9 @@ TEST_F(reg, bad_opcode)
 	struct iovec iov = { .iov_base = NULL, .iov_len = 512 };
 	struct io_uring_sqe *sqe;
 	struct io_uring_cqe cqe;
-	unsigned int write;
 	int fd;
 
 	ASSERT_EQ(1, ring_dbuf(&e->ring, 0, &e->buf, e->fd));
-	for (write = 0; write < 2; write++) {
-		sqe = ring_sqe(&e->ring, write ? IORING_OP_WRITEV_FIXED :
-						 IORING_OP_READV_FIXED);
-		sqe->fd = e->fd;
-		sqe->addr = u64_ptr(&iov);
-		sqe->len = 1;
-		sqe->off = BASE;
-		EXPECT_EQ(-EOPNOTSUPP, ring_run(&e->ring));
-	}
-
 	sqe = ring_memcpy(&e->ring, NULL, e->mem, 512);
 	sqe->memcpy_flags = IORING_MEMCPY_DST_FIXED;
 	EXPECT_EQ(-EOPNOTSUPP, ring_run(&e->ring));
@@ -1038,7 +1027,7 @@ TEST_F_TIMEOUT(reg, page_cache, 60)
 	while (now_ms() < end) {
 		int res = rw(e, true, 0, 4096, BASE / 4096 * 4096);
 
-		ASSERT_TRUE(res == 4096 || res == -EFAULT) {
+		ASSERT_TRUE(res == 4096 || res == -EBUSY) {
 			TH_LOG("result %d", res);
 		}
 		ops++;

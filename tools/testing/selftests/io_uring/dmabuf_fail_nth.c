@@ -16,6 +16,7 @@
 #define GUARD_LEN	4096
 #define SEED		9
 #define MAX_NTH		400
+#define EXTENTS		4
 
 FIXTURE(fail_nth) {
 	struct ring ring;
@@ -213,6 +214,7 @@ struct op {
 	bool write;
 	bool moved;
 	unsigned int len;
+	bool vec;			/* in several extents */
 };
 
 static const struct op ops[] = {
@@ -224,6 +226,10 @@ static const struct op ops[] = {
 	{ "long write", true, false, 262144 },
 	{ "long read, moved", false, true, 262144 },
 	{ "long write, moved", true, true, 262144 },
+	{ "vectored read", false, false, 16384, .vec = true },
+	{ "vectored write", true, false, 16384, .vec = true },
+	{ "vectored read, moved", false, true, 16384, .vec = true },
+	{ "vectored write, moved", true, true, 16384, .vec = true },
 };
 
 /* What both sides hold before it: the pattern is at the source */
@@ -278,6 +284,9 @@ static int op_run(struct _test_data_fail_nth *self,
 		  const struct op *op, unsigned int nth, int *res, bool *fired)
 {
 	struct ring *r = &self->ring;
+	struct iovec iov[EXTENTS];
+	struct io_uring_sqe *sqe;
+	unsigned int i;
 	int ret;
 
 	ret = op_prep(self, op);
@@ -285,8 +294,20 @@ static int op_run(struct _test_data_fail_nth *self,
 		ret = dbuf_move(&self->buf);
 	if (ret < 0)
 		return ret;
-	ring_fixed(r, op->write, self->disk.fd, 0, GUARD_LEN, op->len,
-		   BASE)->flags = variant->sqe_flags;
+	sqe = ring_fixed(r, op->write, self->disk.fd, 0, GUARD_LEN, op->len,
+			 BASE);
+	sqe->flags = variant->sqe_flags;
+	if (op->vec) {
+		for (i = 0; i < EXTENTS; i++) {
+			iov[i].iov_len = op->len / EXTENTS;
+			iov[i].iov_base = (void *)(GUARD_LEN +
+						   i * iov[i].iov_len);
+		}
+		sqe->opcode = op->write ? IORING_OP_WRITEV_FIXED :
+					  IORING_OP_READV_FIXED;
+		sqe->addr = u64_ptr(iov);
+		sqe->len = EXTENTS;
+	}
 	if (nth && !nth_arm(self->nth_fd, nth))
 		return -EIO;
 	ret = ring_submit(r);

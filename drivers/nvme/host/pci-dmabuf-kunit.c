@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * PRP lists of dma-bufs, against a controller that walks them as the NVMe base
+ * specification says: entries one after the other, and the last slot of a page
+ * of the list is a pointer to the next page if more than one page of data is
+ * left.
+ *
+ * Copyright (C) 2026 The uring-offload authors
+ */
+#include <kunit/test.h>
+#include <linux/io_dmabuf_token.h>
+#include <linux/minmax.h>
+#include <linux/module.h>
+#include <linux/prandom.h>
+#include <linux/sched.h>
+#include <linux/sizes.h>
+
+#include "nvme.h"
+#include "pci-dmabuf.h"
+
+#define SLOTS		(NVME_CTRL_PAGE_SIZE / sizeof(__le64))
+#define MAX_LISTS	5
+#define MAX_PAGES	(MAX_LISTS * PRPS_PER_PAGE + 1)
+
+/* a page of the list has an address that no data has */
+#define LIST_BASE	(1ULL << 60)
+/* a page of data has its number for an address */
+#define DATA_ADDR(page)	(((u64)(page) + 1) << NVME_CTRL_PAGE_SHIFT)
+
+struct prp_list {
+	u64		slot[MAX_LISTS][SLOTS];
+	unsigned int	nr_pages;
+	unsigned int	nr_lists;
+};
+
+static void prp_list_make(struct kunit *test, struct prp_list *list,
+			  unsigned int nr_pages)
+{
+	unsigned int i, j, page = 0;
+
+	memset(list, 0, sizeof(*list));
+	list->nr_pages = nr_pages;
+	list->nr_lists = nvme_prp_list_pages(nr_pages);
+	KUNIT_ASSERT_LE(test, list->nr_lists, MAX_LISTS);
+
+	for (i = 0; i < list->nr_lists; i++) {
+		unsigned int len = nvme_prp_list_len(i, nr_pages);
+
+		KUNIT_ASSERT_EQ(test, page, i * PRPS_PER_PAGE);
+		KUNIT_ASSERT_LE(test, len, SLOTS);
+		for (j = 0; j < len; j++)
+			list->slot[i][j] = DATA_ADDR(page++);
+		if (i + 1 < list->nr_lists) {
+			KUNIT_ASSERT_EQ(test, len, PRPS_PER_PAGE);
+			list->slot[i][PRPS_PER_PAGE] = LIST_BASE +
+						       (i + 1) * SZ_4K;
+		}
+	}
+	/* the entries for all pages are there, and no page of the list is empty */
+	KUNIT_ASSERT_EQ(test, page, nr_pages);
+}
+
+/*
+ * Transfer the pages from @first to @last as a controller does that was given
+ * PRP2. Whether it gets each of them, in order.
+ */
+static bool prp_list_walk(const struct prp_list *list, unsigned int first,
+			  unsigned int last)
+{
+	unsigned int i = nvme_prp_list_page(first + 1);
+	unsigned int slot = nvme_prp_list_off(first + 1) / sizeof(__le64);
+	unsigned int page = first + 1;
+
+	while (page <= last) {
+		u64 entry;
+
+		if (i >= list->nr_lists || slot >= SLOTS)
+			return false;
+		entry = list->slot[i][slot];
+		if (slot == SLOTS - 1 && page < last) {
+			if (entry < LIST_BASE)
+				return false;
+			i = (entry - LIST_BASE) / SZ_4K;
+			slot = 0;
+			continue;
+		}
+		if (entry != DATA_ADDR(page))
+			return false;
+		slot++;
+		page++;
+	}
+	return true;
+}
+
+static void prp_list_check(struct kunit *test, const struct prp_list *list,
+			   unsigned int first, unsigned int last)
+{
+	/* one or two pages need no list */
+	if (last >= list->nr_pages || last < first + 2)
+		return;
+	KUNIT_ASSERT_EQ_MSG(test, prp_list_walk(list, first, last),
+			    nvme_prp_list_fits(last, list->nr_pages),
+			    "pages %u to %u of %u", first, last,
+			    list->nr_pages);
+}
+
+/* Near to where the pages of the list begin and end, every request there is */
+static void nvme_prp_list_test_edges(struct kunit *test)
+{
+	struct prp_list *list = kunit_kzalloc(test, sizeof(*list), GFP_KERNEL);
+	unsigned int edges[MAX_LISTS * 7], nr = 0, i, j, n;
+	int near;
+
+	KUNIT_ASSERT_NOT_NULL(test, list);
+	for (i = 0; i < MAX_LISTS; i++)
+		for (near = -3; near <= 3; near++)
+			if (i || near >= 0)
+				edges[nr++] = i * PRPS_PER_PAGE + near;
+
+	for (n = 0; n < nr; n++) {
+		/* one page has no list */
+		if (edges[n] < 2)
+			continue;
+		prp_list_make(test, list, edges[n]);
+		for (i = 0; i < nr; i++)
+			for (j = i; j < nr; j++)
+				prp_list_check(test, list, edges[i], edges[j]);
+		cond_resched();
+	}
+}
+
+static void nvme_prp_list_test_random(struct kunit *test)
+{
+	struct prp_list *list = kunit_kzalloc(test, sizeof(*list), GFP_KERNEL);
+	struct rnd_state rnd;
+	unsigned int i, j;
+
+	KUNIT_ASSERT_NOT_NULL(test, list);
+	prandom_seed_state(&rnd, 1);
+	for (i = 0; i < 100; i++) {
+		prp_list_make(test, list,
+			      2 + prandom_u32_state(&rnd) % (MAX_PAGES - 1));
+		for (j = 0; j < 100; j++) {
+			unsigned int nr = list->nr_pages;
+			unsigned int first = prandom_u32_state(&rnd) % nr;
+			unsigned int last = first + prandom_u32_state(&rnd) %
+						    (nr - first);
+
+			prp_list_check(test, list, first, last);
+		}
+	}
+}
+
+/* How seldom requests can't use the list is what makes it worth its memory */
+static void nvme_prp_list_test_misfits(struct kunit *test)
+{
+	unsigned int last, misfits = 0;
+
+	for (last = 2; last < MAX_PAGES; last++)
+		misfits += !nvme_prp_list_fits(last, MAX_PAGES);
+	KUNIT_EXPECT_EQ(test, misfits, MAX_LISTS - 1);
+}
+
+#define MAX_SEGS	12
+#define MAX_SEG_PAGES	8
+
+/*
+ * Segments of any size, or all of one that is a power of two, but for the last.
+ * Addresses are anything but continuous.
+ */
+struct layout {
+	struct io_dmabuf_seg	segs[MAX_SEGS + 1];
+	struct io_dmabuf_map	map;
+	u64			addr[MAX_SEGS * MAX_SEG_PAGES];
+	unsigned int		nr_pages;
+};
+
+static void layout_make(struct layout *l, struct rnd_state *rnd)
+{
+	unsigned int nr = 1 + prandom_u32_state(rnd) % MAX_SEGS;
+	unsigned int shift = prandom_u32_state(rnd) % 4;
+	bool even = prandom_u32_state(rnd) % 2;
+	unsigned int i, j;
+
+	l->nr_pages = 0;
+	for (i = 0; i < nr; i++) {
+		unsigned int len = 1 + prandom_u32_state(rnd) % MAX_SEG_PAGES;
+		u64 addr = (u64)prandom_u32_state(rnd) << NVME_CTRL_PAGE_SHIFT;
+
+		if (even && i + 1 < nr)
+			len = 1 << shift;
+		else if (even)
+			len = min(len, 1U << shift);
+		l->segs[i].off = (u64)l->nr_pages << NVME_CTRL_PAGE_SHIFT;
+		l->segs[i].addr = addr;
+		for (j = 0; j < len; j++)
+			l->addr[l->nr_pages++] = addr + j * NVME_CTRL_PAGE_SIZE;
+	}
+	l->segs[nr].off = (u64)l->nr_pages << NVME_CTRL_PAGE_SHIFT;
+	l->map.segs = l->segs;
+	l->map.nr_segs = nr;
+	l->map.seg_shift = even ? shift + NVME_CTRL_PAGE_SHIFT : 0;
+}
+
+static void nvme_prp_list_test_fill(struct kunit *test)
+{
+	struct layout *l = kunit_kzalloc(test, sizeof(*l), GFP_KERNEL);
+	__le64 prps[MAX_SEGS * MAX_SEG_PAGES];
+	unsigned int i, j, first, nr;
+	struct rnd_state rnd;
+
+	KUNIT_ASSERT_NOT_NULL(test, l);
+	prandom_seed_state(&rnd, 2);
+	for (i = 0; i < 1000000; i++) {
+		layout_make(l, &rnd);
+		first = prandom_u32_state(&rnd) % l->nr_pages;
+		nr = 1 + prandom_u32_state(&rnd) % (l->nr_pages - first);
+		nvme_prp_list_fill(prps, nr, &l->map,
+				   (u64)first << NVME_CTRL_PAGE_SHIFT);
+		for (j = 0; j < nr; j++)
+			if (le64_to_cpu(prps[j]) != l->addr[first + j])
+				break;
+		KUNIT_ASSERT_EQ_MSG(test, j, nr, "layout %u, page %u", i,
+				    first + j);
+		cond_resched();
+	}
+}
+
+static struct kunit_case nvme_prp_list_cases[] = {
+	KUNIT_CASE(nvme_prp_list_test_edges),
+	KUNIT_CASE(nvme_prp_list_test_random),
+	KUNIT_CASE(nvme_prp_list_test_misfits),
+	KUNIT_CASE_SLOW(nvme_prp_list_test_fill),
+	{}
+};
+
+static struct kunit_suite nvme_prp_list_suite = {
+	.name = "nvme_prp_list",
+	.test_cases = nvme_prp_list_cases,
+};
+
+kunit_test_suite(nvme_prp_list_suite);
+
+MODULE_DESCRIPTION("KUnit tests of PRP lists for dma-bufs");
+MODULE_LICENSE("GPL");
