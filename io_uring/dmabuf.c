@@ -518,6 +518,41 @@ int io_dmabuf_prepare(struct io_kiocb *req)
 }
 
 /**
+ * io_dmabuf_import_cmd - iterate over a part of a dma-buf for a command
+ * @req:	command that has a node for a dma-buf
+ * @iter:	iterator to set up, valid as long as @req has the node
+ * @off:	start, an offset into the buffer
+ * @len:	length in bytes. io_import_reg_buf() has checked it, @off and @ddir
+ * @ddir:	ITER_DEST to write to the buffer, ITER_SOURCE to read from it
+ * @issue_flags: IO_URING_F_*
+ *
+ * Context: process. Waits for the memory unless @issue_flags say not to.
+ *
+ * Return: 0; -EBADF if the buffer isn't registered for the file of @req; -EAGAIN
+ * if the dma-buf isn't mapped, and @issue_flags say not to wait; or what
+ * io_dmabuf_prepare() returns.
+ */
+int io_dmabuf_import_cmd(struct io_kiocb *req, struct iov_iter *iter, u64 off,
+			 size_t len, int ddir, unsigned int issue_flags)
+{
+	struct io_dmabuf_token *token = req->buf_node->buf->priv;
+	int ret;
+
+	if (!io_dmabuf_token_match(token, req->file))
+		return -EBADF;
+	if (issue_flags & IO_URING_F_NONBLOCK) {
+		if (unlikely(!io_dmabuf_token_ready(token)))
+			return -EAGAIN;
+	} else {
+		ret = io_dmabuf_prepare(req);
+		if (unlikely(ret))
+			return ret;
+	}
+	iov_iter_dmabuf(iter, ddir, token, token->off + off, len);
+	return 0;
+}
+
+/**
  * io_dmabuf_show_fdinfo - describe a registered dma-buf
  * @m:		fdinfo of a ring, in the line of the buffer
  * @imu:	the buffer

@@ -10,6 +10,7 @@ run fails; none is skipped.
 
 import collections
 import concurrent.futures
+import functools
 import hashlib
 import json
 import os
@@ -368,6 +369,7 @@ def edited_later():
             and (times[p] > 1 or p in dirty)]
 
 
+@functools.cache
 def removed_lines(commit):
     """What a commit takes out of existing files; of HEAD, what the series does."""
     spec = ["base", "HEAD"] if commit == "HEAD" else [commit + "^", commit]
