@@ -361,6 +361,8 @@ TEST_F(cmd, bad)
 	EXPECT_EQ(-EFAULT, cmd_rw(self, variant, true, size, 4096, BASE));
 	EXPECT_EQ(-EFAULT, cmd_rw(self, variant, true, -4096UL, 8192, BASE));
 	EXPECT_EQ(-EINVAL, cmd_rw(self, variant, true, 2, 4096, BASE));
+	cmd_sqe(self, variant, true, 0, 4096, BASE, &sqe)->data_len = 4098;
+	EXPECT_EQ(-EINVAL, cmd_run(self));
 
 	cmd_sqe(self, variant, true, 0, 4096, BASE, &sqe);
 	sqe->buf_index = 1;
