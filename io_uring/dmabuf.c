@@ -195,12 +195,29 @@ static int io_dmabuf_check(struct io_kiocb *req, unsigned int issue_flags)
 	return 0;
 }
 
+/*
+ * How much the drive takes at once. The block layer splits what is longer, but
+ * not without waiting.
+ */
+static size_t io_dmabuf_max_len(struct block_device *bdev, loff_t pos)
+{
+	const struct queue_limits *lim = bdev_limits(bdev);
+	sector_t sector = bdev->bd_start_sect + (pos >> SECTOR_SHIFT);
+	unsigned int max = lim->max_hw_dmabuf_sectors;
+
+	if (lim->chunk_sectors)
+		max = min(max, blk_boundary_sectors_left(sector,
+							 lim->chunk_sectors));
+	return (size_t)max << SECTOR_SHIFT;
+}
+
 /**
  * io_dmabuf_import - iterate over a part of a registered dma-buf
  * @req:	read or write, has a node for a dma-buf
  * @iter:	iterator to set up, valid as long as @req has the node
  * @off:	start, an offset into the buffer
  * @len:	length in bytes. io_import_reg_buf() has checked it, @off and @ddir
+ * @pos:	position in the file
  * @ddir:	ITER_DEST to write to the buffer, ITER_SOURCE to read from it
  * @issue_flags: IO_URING_F_*
  *
@@ -209,17 +226,22 @@ static int io_dmabuf_check(struct io_kiocb *req, unsigned int issue_flags)
  * Return: 0; -EBADF if the buffer isn't registered for the file of @req; -EINVAL
  * if that isn't open with O_DIRECT, or not any more; -EOPNOTSUPP if @req has
  * metadata; -EAGAIN if the dma-buf isn't mapped, and @issue_flags say not to
- * wait.
+ * wait; -E2BIG if the drive doesn't take it in one request, and they say so:
+ * io_dmabuf_rw_vec() splits it.
  */
 int io_dmabuf_import(struct io_kiocb *req, struct iov_iter *iter, u64 off,
-		     size_t len, int ddir, unsigned int issue_flags)
+		     size_t len, loff_t pos, int ddir, unsigned int issue_flags)
 {
 	struct io_dmabuf_token *token = req->buf_node->buf->priv;
+	struct inode *inode = req->file->f_mapping->host;
 	int ret;
 
 	ret = io_dmabuf_check(req, issue_flags);
 	if (unlikely(ret))
 		return ret;
+	if ((issue_flags & IO_URING_F_NONBLOCK) && S_ISBLK(inode->i_mode) &&
+	    unlikely(len > io_dmabuf_max_len(I_BDEV(inode), pos)))
+		return -E2BIG;
 
 	iov_iter_dmabuf(iter, ddir, token, token->off + off, len);
 	return 0;
@@ -286,7 +308,10 @@ int io_dmabuf_import_vec(struct io_kiocb *req, struct iov_iter *iter,
 	return 0;
 }
 
-/* One extent of a vectored request, which the file sees as a request */
+/* More than that is more than what a queue has tags for: a worker does it */
+#define IO_DMABUF_MAX_PARTS	256
+
+/* A part of a request, which the file sees as a request of its own */
 struct io_dmabuf_part {
 	struct kiocb		kiocb;
 	struct io_dmabuf_parts	*parts;
@@ -295,9 +320,9 @@ struct io_dmabuf_part {
 };
 
 /*
- * A vectored request in flight: @kiocb is completed by whoever drops the last
- * of @refs. One is held for each part until that has completed, one by who
- * submits them. The rest is constant by then.
+ * A request in flight: @kiocb is completed by whoever drops the last of @refs.
+ * One is held for each part until that has completed, one by who submits them.
+ * The rest is constant by then.
  */
 struct io_dmabuf_parts {
 	struct kiocb		*kiocb;
@@ -306,16 +331,43 @@ struct io_dmabuf_parts {
 	struct io_dmabuf_part	part[] __counted_by(nr);
 };
 
-static ssize_t io_dmabuf_rw_extent(struct kiocb *kiocb,
-				   struct io_dmabuf_token *token,
-				   const struct iovec *iov, size_t len,
-				   int ddir)
+/* Where a request is at: @done bytes of the extent @iov, @left in all */
+struct io_dmabuf_walk {
+	struct block_device	*bdev;
+	const struct iovec	*iov;
+	size_t			done;
+	size_t			left;
+	loff_t			pos;
+};
+
+/* The next part: its length, or 0 at the end, and its offset into the buffer */
+static size_t io_dmabuf_walk_next(struct io_dmabuf_walk *walk, u64 *off)
+{
+	size_t len;
+
+	if (!walk->left)
+		return 0;
+	if (walk->done == walk->iov->iov_len) {
+		walk->iov++;
+		walk->done = 0;
+	}
+	len = min3(walk->iov->iov_len - walk->done, walk->left,
+		   io_dmabuf_max_len(walk->bdev, walk->pos));
+	*off = (uintptr_t)walk->iov->iov_base + walk->done;
+	walk->done += len;
+	walk->left -= len;
+	walk->pos += len;
+	return len;
+}
+
+static ssize_t io_dmabuf_rw_part(struct kiocb *kiocb,
+				 struct io_dmabuf_token *token, u64 off,
+				 size_t len, int ddir)
 {
 	const struct file_operations *fops = kiocb->ki_filp->f_op;
 	struct iov_iter iter;
 
-	iov_iter_dmabuf(&iter, ddir, token,
-			token->off + (uintptr_t)iov->iov_base, len);
+	iov_iter_dmabuf(&iter, ddir, token, token->off + off, len);
 	if (ddir == ITER_DEST)
 		return fops->read_iter(kiocb, &iter);
 	return fops->write_iter(kiocb, &iter);
@@ -365,13 +417,18 @@ static void io_dmabuf_part_complete(struct kiocb *kiocb, long res)
 
 static ssize_t io_dmabuf_rw_async(struct kiocb *kiocb,
 				  struct io_dmabuf_token *token,
-				  const struct iovec *iov, unsigned int nr,
-				  size_t count, int ddir)
+				  struct io_dmabuf_walk walk, int ddir)
 {
+	struct io_dmabuf_walk count = walk;
 	struct io_dmabuf_parts *parts;
-	loff_t pos = kiocb->ki_pos;
 	struct blk_plug plug;
-	unsigned int i;
+	unsigned int i = 0, nr = 0;
+	size_t len;
+	u64 off;
+
+	while (io_dmabuf_walk_next(&count, &off))
+		if (++nr > IO_DMABUF_MAX_PARTS)
+			return -EAGAIN;
 
 	/* a worker needs no memory, so there is no need to insist */
 	parts = kzalloc_flex(*parts, part, nr, GFP_KERNEL_ACCOUNT |
@@ -382,31 +439,27 @@ static ssize_t io_dmabuf_rw_async(struct kiocb *kiocb,
 	refcount_set(&parts->refs, 1);
 
 	blk_start_plug(&plug);
-	for (i = 0; i < nr && count; i++, iov++) {
-		struct io_dmabuf_part *part = &parts->part[i];
+	/* the drive's limits may have changed since it was counted */
+	while (i < nr && (len = io_dmabuf_walk_next(&walk, &off))) {
+		struct io_dmabuf_part *part = &parts->part[i++];
 		ssize_t ret;
 
 		part->kiocb = *kiocb;
-		part->kiocb.ki_pos = pos;
+		part->kiocb.ki_pos = walk.pos - len;
 		part->kiocb.ki_complete = io_dmabuf_part_complete;
 		/* what would be polled for is the request, and that has no bio */
 		part->kiocb.ki_flags &= ~IOCB_HIPRI;
 		part->parts = parts;
-		part->len = min(iov->iov_len, count);
-		pos += part->len;
-		count -= part->len;
+		part->len = len;
 
 		refcount_inc(&parts->refs);
-		ret = io_dmabuf_rw_extent(&part->kiocb, token, iov, part->len,
-					  ddir);
+		ret = io_dmabuf_rw_part(&part->kiocb, token, off, len, ddir);
 		if (ret == -EIOCBQUEUED)
 			continue;
 		part->res = ret;
 		refcount_dec(&parts->refs);
-		if (ret != part->len) {
-			i++;
+		if (ret != len)
 			break;
-		}
 	}
 	/* those that were not started have no result */
 	parts->nr = i;
@@ -427,7 +480,8 @@ static ssize_t io_dmabuf_rw_sync(struct io_kiocb *req, struct kiocb *kiocb,
 	while (done < count) {
 		size_t len = min(iov->iov_len, count - done);
 
-		ret = io_dmabuf_rw_extent(kiocb, token, iov, len, ddir);
+		ret = io_dmabuf_rw_part(kiocb, token, (uintptr_t)iov->iov_base,
+					len, ddir);
 		if (ret == -ESTALE && !signal_pending(current)) {
 			cond_resched();
 			ret = io_dmabuf_prepare(req);
@@ -452,11 +506,11 @@ static ssize_t io_dmabuf_rw_sync(struct io_kiocb *req, struct kiocb *kiocb,
  * @req:	request that io_dmabuf_import_vec() has been called for
  * @kiocb:	that of @req. Without ->ki_complete(), wait for the result
  * @iov:	the extents
- * @nr:		number of them
  * @ddir:	ITER_DEST to write to the buffer, ITER_SOURCE to read from it
  *
  * A request that ends past the end of the drive is cut short. Otherwise either
  * all of the extents are moved, or it fails; then it is not known which were.
+ * Extents that are longer than what the drive takes at once are split.
  *
  * Context: as for ->read_iter() and ->write_iter().
  *
@@ -465,10 +519,14 @@ static ssize_t io_dmabuf_rw_sync(struct io_kiocb *req, struct kiocb *kiocb,
  * of the file.
  */
 ssize_t io_dmabuf_rw_vec(struct io_kiocb *req, struct kiocb *kiocb,
-			 const struct iovec *iov, unsigned int nr, int ddir)
+			 const struct iovec *iov, int ddir)
 {
 	struct io_dmabuf_token *token = req->buf_node->buf->priv;
-	loff_t size = i_size_read(req->file->f_mapping->host);
+	struct inode *inode = req->file->f_mapping->host;
+	struct io_dmabuf_walk walk = {
+		.bdev = I_BDEV(inode), .iov = iov, .pos = kiocb->ki_pos,
+	};
+	loff_t size = i_size_read(inode);
 	size_t count = req->cqe.res;
 
 	if (!count)
@@ -484,7 +542,8 @@ ssize_t io_dmabuf_rw_vec(struct io_kiocb *req, struct kiocb *kiocb,
 
 	if (is_sync_kiocb(kiocb))
 		return io_dmabuf_rw_sync(req, kiocb, token, iov, count, ddir);
-	return io_dmabuf_rw_async(kiocb, token, iov, nr, count, ddir);
+	walk.left = count;
+	return io_dmabuf_rw_async(kiocb, token, walk, ddir);
 }
 
 /**

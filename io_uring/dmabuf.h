@@ -17,12 +17,13 @@ struct seq_file;
 struct io_rsrc_node *io_dmabuf_register(struct io_ring_ctx *ctx,
 					const struct io_uring_regbuf_desc *desc);
 int io_dmabuf_import(struct io_kiocb *req, struct iov_iter *iter, u64 off,
-		     size_t len, int ddir, unsigned int issue_flags);
+		     size_t len, loff_t pos, int ddir,
+		     unsigned int issue_flags);
 int io_dmabuf_import_vec(struct io_kiocb *req, struct iov_iter *iter,
 			 const struct iovec *iov, unsigned int nr, int ddir,
 			 unsigned int issue_flags);
 ssize_t io_dmabuf_rw_vec(struct io_kiocb *req, struct kiocb *kiocb,
-			 const struct iovec *iov, unsigned int nr, int ddir);
+			 const struct iovec *iov, int ddir);
 int io_dmabuf_prepare(struct io_kiocb *req);
 int io_dmabuf_import_cmd(struct io_kiocb *req, struct iov_iter *iter, u64 off,
 			 size_t len, int ddir, unsigned int issue_flags);
@@ -40,7 +41,7 @@ io_dmabuf_register(struct io_ring_ctx *ctx,
 }
 
 static inline int io_dmabuf_import(struct io_kiocb *req, struct iov_iter *iter,
-				   u64 off, size_t len, int ddir,
+				   u64 off, size_t len, loff_t pos, int ddir,
 				   unsigned int issue_flags)
 {
 	return -EOPNOTSUPP;
@@ -57,8 +58,7 @@ static inline int io_dmabuf_import_vec(struct io_kiocb *req,
 
 static inline ssize_t io_dmabuf_rw_vec(struct io_kiocb *req,
 				       struct kiocb *kiocb,
-				       const struct iovec *iov,
-				       unsigned int nr, int ddir)
+				       const struct iovec *iov, int ddir)
 {
 	return -EOPNOTSUPP;
 }
