@@ -8,6 +8,7 @@
  * Copyright (C) 2026 The uring-offload authors
  */
 #include <kunit/test.h>
+#include <linux/bits.h>
 #include <linux/io_dmabuf_token.h>
 #include <linux/minmax.h>
 #include <linux/module.h>
@@ -23,7 +24,7 @@
 #define MAX_PAGES	(MAX_LISTS * PRPS_PER_PAGE + 1)
 
 /* a page of the list has an address that no data has */
-#define LIST_BASE	(1ULL << 60)
+#define LIST_BASE	BIT_ULL(60)
 /* a page of data has its number for an address */
 #define DATA_ADDR(page)	(((u64)(page) + 1) << NVME_CTRL_PAGE_SHIFT)
 
