@@ -38,7 +38,7 @@ shell: deps-test tree
 #: Work on it
 #:   doctor      what this machine has, and what it lacks
 #:   deps        install what is missing
-#:   tree        base and series as commits: build/linux, build/liburing
+#:   tree        base and series as commits: build/linux, build/liburing, build/fio
 #:   export      write these commits back to the repo
 #:   drift       which of the edited files moved in the base at hand
 #:   build       the kernel of MACHINE, and what runs inside
@@ -60,14 +60,17 @@ deps-test:
 tree: deps-test
 	@$(SERIES) linux tree
 	@$(SERIES) liburing tree
+	@$(SERIES) fio tree
 
 export:
 	@$(SERIES) linux export
 	@$(SERIES) liburing export
+	@$(SERIES) fio export
 
 drift:
 	@$(SERIES) linux drift
 	@$(SERIES) liburing drift
+	@$(SERIES) fio drift
 
 build: tree
 	@$(PYTHON) lab/machine.py build $(MACHINE)
@@ -87,6 +90,7 @@ bench: tree
 stat: tree
 	@$(SERIES) linux stat
 	@$(SERIES) liburing stat
+	@$(SERIES) fio stat
 
 #: Take it elsewhere
 #:   series      mails for git am on a pristine 7.3, in build/series; SIGNOFF=1
@@ -97,6 +101,7 @@ stat: tree
 series: tree
 	@$(SERIES) linux mbox
 	@$(SERIES) liburing mbox
+	@$(SERIES) fio mbox
 
 bisectable: tree
 	@$(SERIES) linux bisectable
@@ -108,4 +113,5 @@ deb: tree
 clean:
 	@$(SERIES) linux clean
 	@$(SERIES) liburing clean
+	@$(SERIES) fio clean
 	rm -rf build

@@ -4,8 +4,8 @@
 
 A gate first gets an input that it must reject (lab/selftest/static/): one that
 accepts it has gone blind and fails. Then it gets the series as it stands in
-build/linux and build/liburing, uncommitted edits included. A gate that cannot
-run fails; none is skipped.
+build/linux, build/liburing and build/fio, uncommitted edits included. A gate
+that cannot run fails; none is skipped.
 """
 
 import collections
@@ -23,10 +23,13 @@ import tempfile
 import time
 from pathlib import Path
 
+from fetch import PROJECTS
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 LINUX = BUILD / "linux"
 LIBURING = BUILD / "liburing"
+FIO = BUILD / "fio"
 WORK = BUILD / "check"
 LOG = BUILD / "log"
 BAD = ROOT / "lab" / "selftest" / "static"
@@ -309,19 +312,18 @@ def mandoc_of(path):
 
 
 def gate_mandoc():
-    pages = [p for p in series_files(LIBURING) if re.match(r"man/.*\.\d$", p)
-             and not (LIBURING / p).is_symlink()]
-    added = series_files(LIBURING, "A")
+    pages = [(tree, p) for tree in (LIBURING, FIO) for p in series_files(tree)
+             if re.search(r"\.[1-9]$", p) and not (tree / p).is_symlink()]
     findings = []
-    for page in pages:
+    for tree, page in pages:
         known = collections.Counter()
-        if page not in added:
+        if page not in series_files(tree, "A"):
             with tempfile.NamedTemporaryFile("w", suffix=Path(page).name) as old:
-                old.write(must(["git", "show", "base:" + page], LIBURING))
+                old.write(must(["git", "show", "base:" + page], tree))
                 old.flush()
                 known = collections.Counter(mandoc_of(old.name))
-        for line in (collections.Counter(mandoc_of(LIBURING / page)) - known).elements():
-            findings.append("liburing/%s: %s" % (page, line))
+        for line in (collections.Counter(mandoc_of(tree / page)) - known).elements():
+            findings.append("%s/%s: %s" % (tree.name, page, line))
     return findings, count(pages, "page")
 
 
@@ -330,11 +332,11 @@ def gate_mandoc():
 
 def gate_roundtrip():
     findings = []
-    for project in ("linux", "liburing"):
+    for project in PROJECTS:
         code, out = run([sys.executable, ROOT / "lab" / "series.py", project, "roundtrip"])
         if code:
             findings += out.splitlines()[-20:] or ["%s: exit status %d" % (project, code)]
-    return findings, "linux, liburing"
+    return findings, ", ".join(PROJECTS)
 
 
 def bad_roundtrip():

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Get the upstream source that a series stands on, by Debian package name.
 
-The record (patches/base, liburing/patches/base) names package, version and
+The record (patches/base, or that below the project's folder) names package, version and
 checksum. The file comes from the cache, else from the machine's own Debian
 mirror with apt, which checks the signatures. Nothing of the machine's apt
 set-up is changed: lists, sources and configuration are private.
@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECTS = {
     "linux": {"sub": "", "env": "KERNEL"},
     "liburing": {"sub": "liburing", "env": "LIBURING"},
+    "fio": {"sub": "fio", "env": "FIO"},
 }
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring"

@@ -376,6 +376,18 @@ def build_liburing(tests=()):
              [f"{name}.t" for name in tests], LOG / "build-liburing-test.log", cwd=tree)
 
 
+def build_fio():
+    """fio, for any CPU: the machines' are not this one."""
+    tree = BUILD / "fio"
+    if not (tree / "configure").is_file():
+        raise Failed("build/fio is missing; make it with: make tree")
+    if not (tree / "config-host.mak").is_file():
+        cc = ["--cc=ccache gcc"] if shutil.which("ccache") else []
+        step("CONFIG", "fio", ["./configure", "--disable-native", *cc],
+             LOG / "config-fio.log", cwd=tree)
+    step("BUILD", "fio", ["make", f"-j{JOBS}", "fio"], LOG / "build-fio.log", cwd=tree)
+
+
 # ---------------------------------------------------------------- boot
 
 def die_with_parent():
@@ -790,7 +802,7 @@ def main():
     verbs = parser.add_subparsers(dest="verb", required=True)
     sub = verbs.add_parser("build", help="build the kernels of machines")
     sub.add_argument("machines", nargs="+", choices=MACHINES)
-    sub = verbs.add_parser("user", help="build what runs inside: init, selftests, liburing")
+    sub = verbs.add_parser("user", help="build what runs inside: init, selftests, liburing, fio")
     sub = verbs.add_parser("run", help="run a command inside: its output, its exit status")
     sub.add_argument("machine", choices=MACHINES)
     sub.add_argument("--timeout", type=int, default=3600, help="seconds")
@@ -811,6 +823,7 @@ def main():
         build_init()
         build_selftests()
         build_liburing()
+        build_fio()
         return 0
     if options.tty and not sys.stdin.isatty():
         raise Failed("a shell needs a terminal; use run for commands")

@@ -39,7 +39,7 @@ EPOCH = 1767225600
 OURS = (r"(patches|liburing|fio|lab|docs|build|\.ci)/|Makefile$|README\.md$|\.gitignore$"
         r"|COPYING|LICENSE")
 
-SPDX = {"linux": "GPL-2.0", "liburing": "MIT"}
+SPDX = {"linux": "GPL-2.0", "liburing": "MIT", "fio": "GPL-2.0"}
 
 Patch = namedtuple("Patch", "name subject author body new sections")
 Project = namedtuple("Project", "name repo sub store tree lock log")

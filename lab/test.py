@@ -349,6 +349,8 @@ def build_for(entries):
                     if entry["kind"] == "liburing"})
     if names:
         lab.build_liburing(names)
+    if any("build/fio/" in entry["arg"] for entry in entries):
+        lab.build_fio()
 
 
 def main():

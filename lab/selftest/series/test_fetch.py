@@ -38,7 +38,7 @@ def record(tmp, **changes):
     return fetch.read_record(path)
 
 
-def mirror(offers, holes=(), content=CONTENT):
+def mirror(offers, holes=(), content=CONTENT, form="p_%s_all.deb"):
     """Make apt offer {suite: [version]}; holes are (suite, version) that answer 404."""
     asked = []
 
@@ -50,7 +50,7 @@ def mirror(offers, holes=(), content=CONTENT):
 
     def run_apt(argv, env, cwd=None):
         version = argv[-1].split("=")[1]
-        name = "p_%s_all.deb" % version
+        name = form % version
         if "--print-uris" in argv:
             return 0, "'http://example.invalid/%s' %s 11 SHA256:0\n" % (name, name)
         if (env, version) in holes:
@@ -104,6 +104,22 @@ def test_newest_of_the_series(tmp):
 def test_hole_then_older(tmp):
     mirror({"one": ["7.3.6-1", "7.3.5-1"]}, holes=[("one", "7.3.6-1")])
     expect(fetch.fetch("linux", record(tmp))["version"] == "7.3.5-1", "the next version serves")
+
+
+def test_source_package(tmp):
+    mirror({"one": ["3.39-1"], "two": ["3.41-2", "3.33-3"]}, holes=[("two", "3.41-2")],
+           form="p_%s.orig.tar.gz")
+    rec = record(tmp, kind="source", version="3.41-2", series="3", sha256="0 p_3.41.orig.tar.gz")
+    got = fetch.fetch("linux", rec)
+    expect(got["version"] == "3.39-1" and got["what"] == "tarball", str(got))
+
+
+def test_records_of_the_projects(tmp):
+    del tmp
+    for name, project in fetch.PROJECTS.items():
+        rec = fetch.read_record(fetch.ROOT / project["sub"] / "patches" / "base")
+        expect(fetch.same_series(rec["version"], rec["series"]), "%s: series" % name)
+        expect(fetch.source_file(rec, rec["sha256"]), "%s: no checksum of what is fetched" % name)
 
 
 def test_wrong_checksum_is_refused(tmp):
