@@ -985,7 +985,7 @@ TEST_F_TIMEOUT(slot, power_off, 60)
 	struct mover m;
 
 	lose_drive(_metadata, e, &self->n, act_power_off, &m);
-	EXPECT_GT(MOVE_US, m.worst_us);
+	EXPECT_GT(BUSY_MOVE_US, m.worst_us);
 	ring_exit(&e->ring);
 	EXPECT_TRUE(dbuf_free_within(&e->buf, WAIT_MS));
 	EXPECT_EQ(0, dbuf_lost(&e->buf));

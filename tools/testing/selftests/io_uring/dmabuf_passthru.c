@@ -9,7 +9,7 @@
  */
 #include <linux/nvme_ioctl.h>
 
-#include "iou_dmabuf.h"
+#include "iou_dmabuf_move.h"
 #include "kselftest_harness.h"
 
 #define PAGES		160
@@ -23,7 +23,6 @@ FIXTURE(cmd) {
 	int fd;				/* the block device */
 	int ng;
 	unsigned int nsid;
-	int stop;
 };
 
 FIXTURE_VARIANT(cmd) {
@@ -288,37 +287,23 @@ TEST_F(cmd, moved)
 	EXPECT_EQ(0, dbuf_lost(&self->buf));
 }
 
-static void *move_thread(void *arg)
-{
-	struct _test_data_cmd *self = arg;
-	unsigned int i;
-
-	for (i = 0; !__atomic_load_n(&self->stop, __ATOMIC_ACQUIRE); i++) {
-		if (dbuf_move(&self->buf) < 0)
-			break;
-		usleep((i * 37) % 900);
-	}
-	return NULL;
-}
-
 /* Moves all the time, also between a command and its request */
 TEST_F_TIMEOUT(cmd, moves, LONG_TIMEOUT)
 {
 	__u64 end = now_ms() + run_ms(2000);
 	unsigned int rounds = 0;
-	pthread_t thread;
+	struct mover m;
 
-	ASSERT_EQ(0, pthread_create(&thread, NULL, move_thread, self));
+	ASSERT_EQ(0, mover_start(&m, &self->buf, 900));
 	while (now_ms() < end) {
 		ASSERT_EQ(0, write_read(self, variant, 512 * (rounds % 9),
 					512 * (1 + rounds % 200), BASE));
 		ASSERT_EQ(0, read_deep(self, variant));
 		rounds++;
 	}
-	__atomic_store_n(&self->stop, 1, __ATOMIC_RELEASE);
-	pthread_join(thread, NULL);
+	ASSERT_EQ(0, mover_stop(&m));
 	EXPECT_EQ(0, dbuf_lost(&self->buf));
-	TH_LOG("%u rounds, %llu moves", rounds, dbuf_stats(&self->buf).moves);
+	TH_LOG("%u rounds, %u moves", rounds, m.moves);
 }
 
 TEST_F(cmd, revoked)

@@ -6,7 +6,7 @@
  * Every byte of both is checked, by the ways of dmabuf.c. As there, requests
  * with something wrong in any of the extents fail whole, and leave no trace.
  */
-#include "iou_dmabuf.h"
+#include "iou_dmabuf_move.h"
 #include "iou_fail_nth.h"
 #include "kselftest_harness.h"
 
@@ -533,40 +533,26 @@ TEST_F(vec, nowait)
 	EXPECT_EQ(0, vec_written(self, BASE, self->len));
 }
 
-static void *move_thread(void *arg)
-{
-	struct env *e = arg;
-	unsigned int i;
-
-	for (i = 0; !__atomic_load_n(&e->stop, __ATOMIC_ACQUIRE); i++) {
-		if (dbuf_move(&e->buf) < 0)
-			break;
-		usleep((i * 37) % 700);
-	}
-	return NULL;
-}
-
 /* The memory moves while some extents are in flight, and others are still to be */
 TEST_F_TIMEOUT(vec, moves, LONG_TIMEOUT)
 {
 	__u64 end = now_ms() + run_ms(1000);
 	struct env *e = &self->e;
 	unsigned int state = 7, rounds = 0;
-	pthread_t thread;
+	struct mover m;
 
 	if (e->buf.dev < 0)
 		return;
-	ASSERT_EQ(0, pthread_create(&thread, NULL, move_thread, e));
+	ASSERT_EQ(0, mover_start(&m, &e->buf, 900));
 	while (now_ms() < end) {
 		shuffle_extents(self, &state);
 		ASSERT_EQ(0, vec_write(self, BASE));
 		ASSERT_EQ(0, vec_read(self, BASE));
 		rounds++;
 	}
-	__atomic_store_n(&e->stop, 1, __ATOMIC_RELEASE);
-	pthread_join(thread, NULL);
+	ASSERT_EQ(0, mover_stop(&m));
 	EXPECT_EQ(0, dbuf_lost(&e->buf));
-	TH_LOG("%u rounds, %llu moves", rounds, dbuf_stats(&e->buf).moves);
+	TH_LOG("%u rounds, %u moves", rounds, m.moves);
 }
 
 /* The memory is gone for good: an errno, once all that is in flight has ended */

@@ -10,6 +10,8 @@
 
 /* What a move may take: nothing that it waits for takes that long */
 #define MOVE_US		1000000
+/* while a hundred others want the CPU, which may be an emulated one */
+#define BUSY_MOVE_US	(5 * MOVE_US)
 
 /* A thread that moves the dma-buf again and again */
 struct mover {
