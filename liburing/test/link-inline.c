@@ -76,7 +76,7 @@ static int prep_succ(struct io_uring *ring, enum succ succ, uint32_t *words,
 	struct io_uring_sqe *sqe;
 
 	for (i = 0; i < nr; i++) {
-		sqe = io_uring_get_sqe(ring);
+		sqe = wait_sqe(ring);
 		if (succ == SUCC_NOP || (succ == SUCC_BOTH && (i & 1)))
 			io_uring_prep_nop(sqe);
 		else
@@ -90,7 +90,7 @@ static int prep_succ(struct io_uring *ring, enum succ succ, uint32_t *words,
 	if (succ == SUCC_LINK_TIMEOUT) {
 		ts->tv_sec = 10;
 		ts->tv_nsec = 0;
-		sqe = io_uring_get_sqe(ring);
+		sqe = wait_sqe(ring);
 		io_uring_prep_link_timeout(sqe, ts, 0);
 		sqe->user_data = ++nr;
 	}
@@ -160,7 +160,7 @@ static int test_chain(struct io_uring *ring, bool defer, enum head head,
 		return 1;
 	}
 
-	prep_head(io_uring_get_sqe(ring), head, fds[0], &c, &ts[0]);
+	prep_head(wait_sqe(ring), head, fds[0], &c, &ts[0]);
 	nr = prep_succ(ring, succ, words, &ts[1]);
 	ret = io_uring_submit(ring);
 	if (ret != (int) nr) {

@@ -37,10 +37,20 @@ static inline bool has_op(int op)
 	return supported;
 }
 
+/* with SQPOLL, the thread may still have to take what was submitted before */
+static inline struct io_uring_sqe *wait_sqe(struct io_uring *ring)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+
+	if (!sqe && io_uring_sqring_wait(ring) >= 0)
+		sqe = io_uring_get_sqe(ring);
+	return sqe;
+}
+
 static inline struct io_uring_sqe *get_sqe(struct io_uring *ring,
 					   const struct params *p)
 {
-	struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+	struct io_uring_sqe *sqe = wait_sqe(ring);
 
 	if (!sqe) {
 		fprintf(stderr, "%s: no sqe\n", p->name);
