@@ -340,8 +340,12 @@ struct io_dmabuf_walk {
 	loff_t			pos;
 };
 
-/* The next part: its length, or 0 at the end, and its offset into the buffer */
-static size_t io_dmabuf_walk_next(struct io_dmabuf_walk *walk, u64 *off)
+/*
+ * The next part: its length, or 0 at the end, and its offset into the buffer.
+ * With @cut, no more than the drive takes at once.
+ */
+static size_t io_dmabuf_walk_next(struct io_dmabuf_walk *walk, u64 *off,
+				  bool cut)
 {
 	size_t len;
 
@@ -351,8 +355,9 @@ static size_t io_dmabuf_walk_next(struct io_dmabuf_walk *walk, u64 *off)
 		walk->iov++;
 		walk->done = 0;
 	}
-	len = min3(walk->iov->iov_len - walk->done, walk->left,
-		   io_dmabuf_max_len(walk->bdev, walk->pos));
+	len = min(walk->iov->iov_len - walk->done, walk->left);
+	if (cut)
+		len = min(len, io_dmabuf_max_len(walk->bdev, walk->pos));
 	*off = (uintptr_t)walk->iov->iov_base + walk->done;
 	walk->done += len;
 	walk->left -= len;
@@ -426,7 +431,7 @@ static ssize_t io_dmabuf_rw_async(struct kiocb *kiocb,
 	size_t len;
 	u64 off;
 
-	while (io_dmabuf_walk_next(&count, &off))
+	while (io_dmabuf_walk_next(&count, &off, true))
 		if (++nr > IO_DMABUF_MAX_PARTS)
 			return -EAGAIN;
 
@@ -440,7 +445,7 @@ static ssize_t io_dmabuf_rw_async(struct kiocb *kiocb,
 
 	blk_start_plug(&plug);
 	/* the drive's limits may have changed since it was counted */
-	while (i < nr && (len = io_dmabuf_walk_next(&walk, &off))) {
+	while (i < nr && (len = io_dmabuf_walk_next(&walk, &off, true))) {
 		struct io_dmabuf_part *part = &parts->part[i++];
 		ssize_t ret;
 
@@ -470,20 +475,24 @@ static ssize_t io_dmabuf_rw_async(struct kiocb *kiocb,
 
 static ssize_t io_dmabuf_rw_sync(struct io_kiocb *req, struct kiocb *kiocb,
 				 struct io_dmabuf_token *token,
-				 const struct iovec *iov, size_t count,
-				 int ddir)
+				 struct io_dmabuf_walk walk, int ddir)
 {
 	loff_t pos = kiocb->ki_pos;
 	size_t done = 0;
+	bool cut = false;
 	ssize_t ret;
 
-	while (done < count) {
-		size_t len = min(iov->iov_len, count - done);
+	while (walk.left) {
+		struct io_dmabuf_walk next = walk;
+		size_t len;
+		u64 off;
 
-		ret = io_dmabuf_rw_part(kiocb, token, (uintptr_t)iov->iov_base,
-					len, ddir);
+		len = io_dmabuf_walk_next(&next, &off, cut);
+		ret = io_dmabuf_rw_part(kiocb, token, off, len, ddir);
 		if (ret == -ESTALE && !signal_pending(current)) {
 			cond_resched();
+			/* so that something is done before it moves again */
+			cut = true;
 			ret = io_dmabuf_prepare(req);
 			if (!ret)
 				continue;
@@ -496,7 +505,7 @@ static ssize_t io_dmabuf_rw_sync(struct io_kiocb *req, struct kiocb *kiocb,
 		done += ret;
 		if (ret != len)
 			break;
-		iov++;
+		walk = next;
 	}
 	return done;
 }
@@ -540,9 +549,9 @@ ssize_t io_dmabuf_rw_vec(struct io_kiocb *req, struct kiocb *kiocb,
 	else
 		count = min(count, iov->iov_len);
 
-	if (is_sync_kiocb(kiocb))
-		return io_dmabuf_rw_sync(req, kiocb, token, iov, count, ddir);
 	walk.left = count;
+	if (is_sync_kiocb(kiocb))
+		return io_dmabuf_rw_sync(req, kiocb, token, walk, ddir);
 	return io_dmabuf_rw_async(kiocb, token, walk, ddir);
 }
 

@@ -694,9 +694,11 @@ def bad_sparse():
 def spatch(script, paths):
     text = script.read_text()
     options = shlex.split(" ".join(re.findall(r"^// Options: (.*)$", text, re.M)))
-    # it recurses along a function, and those of drivers are long
+    # it recurses along a function, and those of drivers are long; its own limit of 120 s is
+    # for all files together, by the clock, which is too little on a busy host
     code, out = run(["prlimit", "--stack=unlimited", "spatch", "-D", "report", "--no-show-diff",
-                     "--very-quiet", "--cocci-file", script] + options + paths, LINUX)
+                     "--very-quiet", "--timeout", "1200", "--cocci-file", script] + options +
+                    paths, LINUX)
     reports = [line for line in out.splitlines() if re.match(r"\S+:\d+:", line)]
     return reports if code == 0 else reports + ["%s: spatch failed" % script.name]
 
