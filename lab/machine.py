@@ -410,6 +410,9 @@ def cmdline(machine, options, params):
         # half of the time of a boot, and UML has it: --append kmemleak=on where UML does not do
         if "kmemleak=" not in options.append:
             words.append("kmemleak=off")
+    if machine == "qemu-debug":
+        # queues to poll, and slots to switch off
+        words += ["nvme.poll_queues=2", "pcie_ports=native"]
     return words + shlex.split(options.append or "")
 
 
@@ -423,10 +426,43 @@ def um_command(machine, options, run, channel):
     return [str(image(machine))] + cmdline(machine, options, words)
 
 
-def drive(path, size):
+def drive(path, size, partition=False):
+    """An empty image, or one with a partition from its second MiB on."""
     with open(path, "wb") as disk:
         disk.truncate(size)
+        if partition:
+            disk.seek(446)
+            disk.write(struct.pack("<B3xB3xII48xH", 0, 0x83, 2048, size // 512 - 2048, 0xaa55))
     return str(path)
+
+
+def drives(run):
+    """What QEMU's controllers and namespaces differ in, for tests: one of each kind.
+
+    lab/guest/drive finds them by their serial numbers.
+    """
+    kinds = [
+        ("nvme,serial=mdts5,mdts=5", [""]),
+        ("nvme,serial=parted", [""]),
+        # blocks of 4 KiB, and checksums that the controller makes
+        ("nvme,serial=mdts11,mdts=11", ["", "logical_block_size=4096,physical_block_size=4096",
+                                        "ms=8,pi=1"]),
+        ("nvme,serial=paths,subsys=paths", ["shared=on"]),
+        ("nvme,serial=paths,subsys=paths", []),
+        ("nvme,serial=plug,bus=port1", [""]),
+    ]
+    words = ["-device", "nvme-subsys,id=paths,nqn=paths",
+             # slots of PCIe are switched off by the port, not by ACPI
+             "-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
+             "-device", "pcie-root-port,id=port1,chassis=1,slot=1"]
+    for number, (controller, namespaces) in enumerate(kinds, 1):
+        words += ["-device", f"{controller},id=nvme{number}"]
+        for nsid, namespace in enumerate(namespaces, 1):
+            name = f"nvme{number}.{nsid}"
+            file = drive(run / f"{name}.img", 64 << 20, "parted" in controller)
+            words += ["-drive", f"file={file},if=none,id={name},format=raw", "-device",
+                      f"nvme-ns,drive={name},bus=nvme{number},nsid={nsid},{namespace}".rstrip(",")]
+    return words
 
 
 # QEMU's part and the kernel's words of each way to run an IOMMU.
@@ -470,6 +506,8 @@ def qemu_command(machine, options, run, channel, kvm):
              "-device", "nvme,id=nvme0,serial=lab",
              "-device", "nvme-ns,drive=d1,bus=nvme0,nsid=1",
              "-device", "nvme-ns,drive=d2,bus=nvme0,nsid=2"]
+    if machine == "qemu-debug":
+        words += drives(run)
     if options.tty:
         words += ["-chardev", "stdio,id=tty,signal=off", "-device", "virtconsole,chardev=tty"]
     return words + shlex.split(options.qemu_args or "")

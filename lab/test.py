@@ -14,12 +14,16 @@ what the argument is and what counts as one test:
     liburing   a program of liburing's test folder; its exit status decides
     command    a shell command, run in the repo; its exit status decides
 
+Arguments of a program that are drive:SERIAL:NSID:PARTITION become the name of that,
+see lab/guest/drive, and NAME=VALUE in front of a kselftest its environment.
+
 Exit status 77 (or 4, kselftest's) is a skip. With CI=true a test that every
 machine skips is a failure: not every machine has all, but one must have it.
 """
 
 import argparse
 import fnmatch
+import itertools
 import os
 import re
 import shlex
@@ -77,6 +81,14 @@ def selected(entry, pattern):
     return False
 
 
+def quoted(words):
+    """Words for the shell, which asks for the names of drives."""
+    script = shlex.quote(str(lab.ROOT / "lab" / "guest" / "drive"))
+    return " ".join(f'{word[:at]}"$({script} {shlex.join(word[at:].split(":")[1:])})"'
+                    if (at := word.find("drive:")) >= 0 else shlex.quote(word)
+                    for word in words)
+
+
 def command_of(entry):
     """(shell command, folder) of an entry."""
     arg = entry["arg"]
@@ -87,14 +99,16 @@ def command_of(entry):
     if entry["kind"] == "liburing":
         name, *rest = shlex.split(arg)
         program = str(lab.BUILD / "liburing" / "test" / f"{name}.t")
-        return "exec " + shlex.join([program] + rest) + " 2>&1", "scratch"
+        return "exec " + quoted([program] + rest) + " 2>&1", "scratch"
     if entry["kind"] == "kselftest":
-        path, *rest = shlex.split(arg)
+        words = shlex.split(arg)
+        env = list(itertools.takewhile(lambda word: "=" in word, words))
+        path, *rest = words[len(env):]
         last = (entry["cases"] or "*").rpartition(".")[2]
         if not re.search(r"[*?[]", last):
             # whichever of the three it names
             rest += ["-f", last, "-v", last, "-t", last]
-        return "exec " + shlex.join([str(lab.ROOT / path)] + rest) + " 2>&1", "scratch"
+        return "exec env " + quoted(env + [str(lab.ROOT / path)] + rest) + " 2>&1", "scratch"
     return arg, "repo"
 
 

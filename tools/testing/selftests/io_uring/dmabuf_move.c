@@ -12,7 +12,7 @@
  */
 #include <sys/prctl.h>
 
-#include "iou_dmabuf.h"
+#include "iou_dmabuf_move.h"
 #include "kselftest_harness.h"
 
 /* of most dma-bufs: it takes time to move them */
@@ -63,9 +63,6 @@ FIXTURE_TEARDOWN(move)
 {
 	env_exit(&self->e);
 }
-
-/* What a move may take: nothing that it waits for takes that long */
-#define MOVE_US		1000000
 
 TEST_F(move, before_io)
 {
@@ -206,157 +203,6 @@ TEST_F_TIMEOUT(move, by_owner, 60)
 	EXPECT_EQ(0, dbuf_lost(&e->buf));
 }
 
-/* A thread that moves the dma-buf again and again */
-struct mover {
-	struct dbuf	*buf;
-	unsigned int	pause_us;
-	pthread_t	thread;
-	int		stop;
-	int		err;
-	unsigned int	moves;
-	int		worst_us;
-};
-
-static void *mover_thread(void *arg)
-{
-	struct mover *m = arg;
-	struct rnd {
-		unsigned int x;
-	} rnd = { 12345 };
-
-	while (!__atomic_load_n(&m->stop, __ATOMIC_ACQUIRE)) {
-		int us = dbuf_move(m->buf);
-
-		if (us < 0) {
-			m->err = us;
-			break;
-		}
-		if (us > m->worst_us)
-			m->worst_us = us;
-		m->moves++;
-		rnd.x = rnd.x * 1664525 + 1013904223;
-		usleep(1 + (rnd.x >> 8) % m->pause_us);
-	}
-	return NULL;
-}
-
-static int mover_start(struct mover *m, struct dbuf *buf, unsigned int pause_us)
-{
-	memset(m, 0, sizeof(*m));
-	m->buf = buf;
-	m->pause_us = pause_us;
-	return -pthread_create(&m->thread, NULL, mover_thread, m);
-}
-
-static int mover_stop(struct mover *m)
-{
-	__atomic_store_n(&m->stop, 1, __ATOMIC_RELEASE);
-	pthread_join(m->thread, NULL);
-	return m->err;
-}
-
-/*
- * A part of the dma-buf, and one of the drive. Data goes from one to the
- * other and back, other data each time, checked at the other end.
- */
-struct slot {
-	bool		reading;
-	unsigned int	gen;
-};
-
-#define SLOT_LEN	(3 * 512)
-
-static int slot_start(struct env *e, struct slot *s, unsigned int i)
-{
-	unsigned char mem[SLOT_LEN];
-	struct io_uring_sqe *sqe;
-	int ret;
-
-	s->gen++;
-	fill_pattern(mem, SLOT_LEN, s->gen * 1000 + i);
-	if (s->reading) {
-		ret = disk_write(&e->disk, mem, SLOT_LEN, BASE + i * SLOT_LEN);
-		memset(mem, POISON, SLOT_LEN);
-		if (!ret)
-			ret = dbuf_write(&e->buf, mem, SLOT_LEN, i * SLOT_LEN);
-	} else {
-		ret = dbuf_write(&e->buf, mem, SLOT_LEN, i * SLOT_LEN);
-	}
-	if (ret)
-		return ret;
-	sqe = ring_fixed(&e->ring, !s->reading, e->fd, 0, i * SLOT_LEN,
-			 SLOT_LEN, BASE + i * SLOT_LEN);
-	sqe->flags = e->sqe_flags;
-	sqe->user_data = i;
-	return 0;
-}
-
-static int slot_end(struct env *e, struct slot *s, unsigned int i, int res)
-{
-	unsigned char mem[SLOT_LEN];
-	size_t at;
-	int ret;
-
-	if (res != SLOT_LEN) {
-		fprintf(stderr, "# %s of slot %u: result %d\n",
-			s->reading ? "read" : "write", i, res);
-		return res < 0 ? res : -EIO;
-	}
-	if (s->reading)
-		ret = dbuf_read(&e->buf, mem, SLOT_LEN, i * SLOT_LEN);
-	else
-		ret = disk_read(&e->disk, mem, SLOT_LEN, BASE + i * SLOT_LEN);
-	if (ret)
-		return ret;
-	at = check_pattern(mem, SLOT_LEN, s->gen * 1000 + i);
-	if (at != SLOT_LEN) {
-		fprintf(stderr, "# %s of slot %u: byte %zu is %#x\n",
-			s->reading ? "read" : "write", i, at, mem[at]);
-		return -EBADMSG;
-	}
-	s->reading = !s->reading;
-	return 0;
-}
-
-/* Keep @depth requests in flight for @ms: how many there were, or -errno */
-static int traffic(struct env *e, unsigned int depth, unsigned int ms)
-{
-	__u64 end = now_ms() + ms;
-	unsigned int i, flying = 0, ops = 0;
-	struct slot *slots;
-	int ret = 0;
-
-	slots = calloc(depth, sizeof(*slots));
-	for (i = 0; i < depth && !ret; i++) {
-		slots[i].reading = i & 1;
-		ret = slot_start(e, &slots[i], i);
-		flying++;
-		/* the submission queue may be shorter */
-		if (i % 32 == 31 || i == depth - 1)
-			ring_submit(&e->ring);
-	}
-	while (flying && !ret) {
-		struct io_uring_cqe cqe;
-
-		ret = ring_wait(&e->ring, &cqe);
-		if (ret) {
-			fprintf(stderr, "# %u requests are lost\n", flying);
-			break;
-		}
-		flying--;
-		ops++;
-		i = cqe.user_data;
-		ret = slot_end(e, &slots[i], i, cqe.res);
-		if (ret || now_ms() >= end)
-			continue;
-		ret = slot_start(e, &slots[i], i);
-		flying++;
-		ring_submit(&e->ring);
-	}
-	free(slots);
-	return ret ? ret : (int)ops;
-}
-
 TEST_F_TIMEOUT(move, traffic, LONG_TIMEOUT)
 {
 	static const unsigned int pauses[] = { 10000, 1000, 10 };
@@ -368,7 +214,7 @@ TEST_F_TIMEOUT(move, traffic, LONG_TIMEOUT)
 		int ops;
 
 		ASSERT_EQ(0, mover_start(&m, &e->buf, pauses[i]));
-		ops = traffic(e, 64 << i, run_ms(800));
+		ops = traffic(e, 64 << i, 3 * BLOCK, run_ms(800));
 		ASSERT_EQ(0, mover_stop(&m));
 		TH_LOG("depth %u: %d requests, %u moves, at most %d us",
 		       64 << i, ops, m.moves, m.worst_us);
@@ -708,7 +554,7 @@ TEST_F_TIMEOUT(drive, traffic, LONG_TIMEOUT)
 	EXPECT_EQ(0, span_write(e, &s));
 	EXPECT_EQ(0, span_read(e, &s));
 	ASSERT_EQ(0, mover_start(&m, &e->buf, 1000));
-	ops = traffic(e, 64, run_ms(800));
+	ops = traffic(e, 64, 3 * BLOCK, run_ms(800));
 	EXPECT_EQ(0, span_write(e, &s));
 	EXPECT_EQ(0, span_read(e, &s));
 	ASSERT_EQ(0, mover_stop(&m));

@@ -2,6 +2,10 @@
 /*
  * What it takes to read and write dma-bufs: null_blk drives, dma-bufs of
  * udmabuf, of the system heap and of lib/test_dmabuf.c, and their registration.
+ *
+ * With IO_URING_TEST_DRIVE=/dev/... in the environment, tests that care for no
+ * particular drive use that one, and overwrite its first 64 MiB. It has blocks
+ * of 512 bytes.
  */
 #ifndef IOU_DMABUF_H
 #define IOU_DMABUF_H
@@ -25,6 +29,12 @@
 #ifndef MFD_ALLOW_SEALING
 #define MFD_ALLOW_SEALING	2U
 #endif
+#ifndef MFD_HUGETLB
+#define MFD_HUGETLB		4U
+#endif
+#ifndef MFD_HUGE_2MB
+#define MFD_HUGE_2MB		(21U << 26)
+#endif
 #ifndef F_ADD_SEALS
 #define F_ADD_SEALS		1033
 #endif
@@ -34,6 +44,7 @@
 
 #define CONFIGFS		"/sys/kernel/config"
 #define BLOCK			512u
+#define HUGE_SIZE		(2u << 20)
 #define DISK_POISON		0x3c
 
 /* ---------------------------------------------------------------- drives */
@@ -49,7 +60,10 @@ struct disk_conf {
 	bool		no_memory;	/* stores nothing */
 };
 
-/* A drive; @fd is another open file of it for plain O_DIRECT transfers */
+/*
+ * A drive; @fd is another open file of it for plain O_DIRECT transfers. @name is
+ * that of a null_blk, empty for any other drive.
+ */
 struct disk {
 	char		name[32];
 	char		path[40];
@@ -129,13 +143,25 @@ static inline void disk_exit(struct disk *d)
 {
 	char dir[80];
 
-	if (!d->name[0])
+	if (!d->path[0])
 		return;
 	if (d->fd >= 0)
 		close(d->fd);
 	snprintf(dir, sizeof(dir), CONFIGFS "/nullb/%s", d->name);
-	rmdir(dir);
-	d->name[0] = '\0';
+	if (d->name[0])
+		rmdir(dir);
+	memset(d, 0, sizeof(*d));
+}
+
+/* A drive that is there, or -errno */
+static inline int disk_use(struct disk *d, const char *path)
+{
+	memset(d, 0, sizeof(*d));
+	if (snprintf(d->path, sizeof(d->path), "%s", path) >=
+	    (int)sizeof(d->path))
+		return -ENAMETOOLONG;
+	d->fd = disk_open(d, O_RDWR | O_DIRECT);
+	return d->fd < 0 ? d->fd : 0;
 }
 
 static inline int disk_init(struct disk *d, const struct disk_conf *conf)
@@ -149,8 +175,9 @@ static inline int disk_init(struct disk *d, const struct disk_conf *conf)
 	d->fd = -1;
 	snprintf(dir, sizeof(dir), CONFIGFS "/nullb/%s", d->name);
 	if (mkdir(dir, 0700)) {
-		d->name[0] = '\0';
-		return -errno;
+		ret = -errno;
+		memset(d, 0, sizeof(*d));
+		return ret;
 	}
 	ret = disk_put(d, "size", "64");
 	if (!ret)
@@ -227,6 +254,7 @@ static inline int disk_read(struct disk *d, void *buf, size_t len, off_t pos)
 
 enum exporter {
 	UDMABUF,
+	UDMABUF_HUGE,	/* sizes are rounded up to huge pages */
 	HEAP,
 	CONTIGUOUS,
 	SCATTERED,
@@ -258,7 +286,8 @@ static inline void dbuf_exit(struct dbuf *b)
 	b->size = 0;
 }
 
-static inline int dbuf_udmabuf(struct dbuf *b, size_t size)
+static inline int dbuf_udmabuf(struct dbuf *b, size_t size,
+			       unsigned int memfd_flags)
 {
 	struct udmabuf_create create = {
 		.flags = UDMABUF_FLAGS_CLOEXEC, .size = size,
@@ -271,7 +300,7 @@ static inline int dbuf_udmabuf(struct dbuf *b, size_t size)
 	if (fd < 0)
 		return -errno;
 	memfd = syscall(__NR_memfd_create, "dmabuf",
-			MFD_CLOEXEC | MFD_ALLOW_SEALING);
+			MFD_CLOEXEC | MFD_ALLOW_SEALING | memfd_flags);
 	if (memfd < 0 || ftruncate(memfd, size) ||
 	    fcntl(memfd, F_ADD_SEALS, F_SEAL_SHRINK))
 		return -errno;
@@ -342,7 +371,10 @@ static inline int dbuf_init(struct dbuf *b, size_t size, enum exporter exp)
 
 	switch (exp) {
 	case UDMABUF:
-		return dbuf_udmabuf(b, size);
+		return dbuf_udmabuf(b, size, 0);
+	case UDMABUF_HUGE:
+		size = (size + HUGE_SIZE - 1) & ~(size_t)(HUGE_SIZE - 1);
+		return dbuf_udmabuf(b, size, MFD_HUGETLB | MFD_HUGE_2MB);
 	case HEAP:
 		return dbuf_heap(b, size);
 	case CONTIGUOUS:
@@ -585,6 +617,7 @@ static inline int env_init(struct env *e, const struct ring_type *type,
 			   const struct disk_conf *conf, const char **skip)
 {
 	static const struct disk_conf dflt;
+	const char *drive = getenv("IO_URING_TEST_DRIVE");
 	size_t size = pages * page_size();
 	int ret;
 
@@ -597,7 +630,7 @@ static inline int env_init(struct env *e, const struct ring_type *type,
 		return ret;
 	}
 	e->sqe_flags = type->sqe_flags;
-	if (!disk_available()) {
+	if (!drive && !disk_available()) {
 		*skip = "no null_blk that knows dma-bufs";
 		return -ENODEV;
 	}
@@ -605,17 +638,19 @@ static inline int env_init(struct env *e, const struct ring_type *type,
 	if (ret) {
 		if (ret == -ENOENT)
 			*skip = exp == UDMABUF ? "no /dev/udmabuf" :
+				exp == UDMABUF_HUGE ? "no huge udmabuf" :
 				exp == HEAP ? "no /dev/dma_heap/system" :
 					      "no /dev/test_dmabuf";
 		return ret;
 	}
-	ret = disk_init(&e->disk, conf ? conf : &dflt);
+	ret = drive ? disk_use(&e->disk, drive) :
+		      disk_init(&e->disk, conf ? conf : &dflt);
 	if (ret)
 		return ret;
 	e->fd = disk_open(&e->disk, O_RDWR | O_DIRECT);
 	if (e->fd < 0)
 		return e->fd;
-	e->mem = malloc(size);
+	e->mem = malloc(e->buf.size);
 	if (!e->mem)
 		return -ENOMEM;
 	return ring_buffers_sparse(&e->ring, NR_BUFS);
