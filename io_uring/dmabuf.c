@@ -205,6 +205,9 @@ static size_t io_dmabuf_max_len(struct block_device *bdev, loff_t pos)
 	sector_t sector = bdev->bd_start_sect + (pos >> SECTOR_SHIFT);
 	unsigned int max = lim->max_hw_dmabuf_sectors;
 
+	/* does it no more: the block layer says so */
+	if (unlikely(!max))
+		return SIZE_MAX;
 	if (lim->chunk_sectors)
 		max = min(max, blk_boundary_sectors_left(sector,
 							 lim->chunk_sectors));
