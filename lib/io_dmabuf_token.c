@@ -153,11 +153,14 @@ static bool io_dmabuf_sgt_valid(struct sg_table *sgt, u64 size)
 	return sum == size;
 }
 
+/* Of MMIO, which is a table without pages, there is nothing to sync. */
 static bool io_dmabuf_sgt_need_sync(struct sg_table *sgt, struct device *dev)
 {
 	struct scatterlist *sg;
 	int i;
 
+	if (!sgt->orig_nents)
+		return false;
 	for_each_sgtable_dma_sg(sgt, sg, i)
 		if (dma_need_sync(dev, sg_dma_address(sg)))
 			return true;
@@ -244,8 +247,6 @@ static int io_dmabuf_map_vmap(struct io_dmabuf_attach *attach,
 	struct iosys_map *vmap;
 	int ret;
 
-	if (!dmabuf->ops->vmap)
-		return -EOPNOTSUPP;
 	vmap = kzalloc_obj(*vmap, GFP_KERNEL_ACCOUNT);
 	if (!vmap)
 		return -ENOMEM;
@@ -310,7 +311,6 @@ static int io_dmabuf_map_locked(struct io_dmabuf_attach *attach)
  * Return: 0; -EINTR; -ENOMEM; -ENODEV if no device is left that could do I/O;
  * -ETIMEDOUT if the memory doesn't arrive; -EINVAL if the exporter's addresses
  * aren't multiples of 4096 bytes, or don't add up to the size of the dma-buf;
- * -EOPNOTSUPP if the driver needs the CPU's access and the exporter has none;
  * what the driver's @map_init or create_dmabuf_token returns; or why the
  * exporter can't map it, -ENODEV if the memory is revoked.
  */
@@ -436,6 +436,10 @@ io_dmabuf_attach_new(struct io_dmabuf_token *token,
 	struct io_dmabuf_attach *attach;
 	int ret;
 
+	/* no exporter has to find out why a CPU can't do DMA to a BAR */
+	if (ddev->ops->vmap && !token->dmabuf->ops->vmap)
+		return ERR_PTR(-EOPNOTSUPP);
+
 	attach = kzalloc_obj(*attach, GFP_KERNEL_ACCOUNT);
 	if (!attach)
 		return ERR_PTR(-ENOMEM);
@@ -475,7 +479,8 @@ free:
  * @ddev alive during the call.
  *
  * Return: 0; -ENOMEM; -ENODEV if @ddev is shut down; -EMFILE if the token has
- * IO_DMABUF_MAX_ATTACHES already; -EREMOTEIO if the device can't reach the
+ * IO_DMABUF_MAX_ATTACHES already; -EOPNOTSUPP if the driver needs the CPU's
+ * access and the exporter has none; -EREMOTEIO if the device can't reach the
  * memory where it is, and was asked to; or why the exporter refuses the device.
  */
 int io_dmabuf_attach_add(struct io_dmabuf_token *token,

@@ -700,6 +700,10 @@ FIXTURE_VARIANT_ADD(exporter, heap) {
 	.exp = HEAP,
 };
 
+FIXTURE_VARIANT_ADD(exporter, heap_cma) {
+	.exp = HEAP_CMA,
+};
+
 FIXTURE_VARIANT_ADD(exporter, contiguous) {
 	.exp = CONTIGUOUS,
 };
@@ -816,6 +820,83 @@ TEST_F_TIMEOUT(exporter, window, LONG_TIMEOUT)
 	EXPECT_EQ(-EFAULT, ring_rw(&e->ring, false, e->fd, 1, desc.size - 512,
 				   1024, BASE));
 	EXPECT_EQ(0, dbuf_lost(&e->buf));
+}
+
+/* ---------------------------------------------------------------- checksums */
+
+FIXTURE(checksums) {
+	struct env e;
+	struct nvme n;
+};
+
+FIXTURE_SETUP(checksums)
+{
+	static const struct ring_type plain = TYPE_PLAIN;
+	const char *skip, *drive = getenv("IO_URING_TEST_DRIVE");
+	int ret;
+
+	if (!drive)
+		SKIP(return, "no IO_URING_TEST_DRIVE");
+	ret = env_init(&self->e, &plain, MIXED, LIST_PAGES, NULL, &skip);
+	if (skip)
+		SKIP(return, "%s: %s", skip, strerror(-ret));
+	ASSERT_EQ(0, ret);
+	ASSERT_EQ(0, nvme_init(&self->n, drive));
+	if (nvme_put_ns(&self->n, "integrity/read_verify", "1"))
+		SKIP(return, "%s has no checksums", drive);
+}
+
+FIXTURE_TEARDOWN(checksums)
+{
+	nvme_put_ns(&self->n, "integrity/read_verify", "1");
+	nvme_put_ns(&self->n, "integrity/write_generate", "1");
+	env_exit(&self->e);
+}
+
+/* Nobody could compute them: the CPU doesn't see the data */
+TEST_F(checksums, refused)
+{
+	struct span s = { .off = 3 * 512, .len = 300 * 512, .pos = BASE };
+	struct env *e = &self->e;
+	struct span all = { .len = e->buf.size, .pos = BASE };
+	struct nvme *n = &self->n;
+
+	EXPECT_EQ(-EOPNOTSUPP, ring_dbuf(&e->ring, 0, &e->buf, e->fd));
+	EXPECT_EQ(0, dbuf_attached(&e->buf));
+	ASSERT_EQ(0, nvme_put_ns(n, "integrity/read_verify", "0"));
+	EXPECT_EQ(-EOPNOTSUPP, ring_dbuf(&e->ring, 0, &e->buf, e->fd));
+	ASSERT_EQ(0, nvme_put_ns(n, "integrity/write_generate", "0"));
+	/* nobody wants them */
+	ASSERT_EQ(1, ring_dbuf(&e->ring, 0, &e->buf, e->fd));
+	EXPECT_EQ(0, span_write(e, &s));
+	EXPECT_EQ(0, span_read(e, &s));
+	EXPECT_EQ(0, span_write(e, &all));
+	EXPECT_EQ(0, span_read(e, &all));
+	/* but now */
+	ASSERT_EQ(0, disk_set(e, DISK_POISON, BASE, 4096));
+	ASSERT_EQ(0, buf_set(e, POISON, 0, 4096));
+	ASSERT_EQ(0, nvme_put_ns(n, "integrity/read_verify", "1"));
+	ASSERT_EQ(0, nvme_put_ns(n, "integrity/write_generate", "1"));
+	EXPECT_EQ(-EOPNOTSUPP, rw(e, true, 0, 4096, BASE));
+	EXPECT_EQ(-EOPNOTSUPP, rw(e, false, 0, 4096, BASE));
+	EXPECT_TRUE(buf_holds(e, POISON, 0, 4096));
+	ASSERT_EQ(0, nvme_put_ns(n, "integrity/read_verify", "0"));
+	EXPECT_TRUE(disk_holds(e, DISK_POISON, BASE, 4096));
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
+}
+
+/* Metadata that the controller doesn't make itself is in a buffer of 2 MiB */
+TEST_F(checksums, limit)
+{
+	char path[PATH_MAX];
+	long long kb, ms;
+
+	ASSERT_EQ(0, nvme_find_ns(&self->n, path));
+	kb = read_num("%s/queue/max_hw_dmabuf_sectors_kb", path);
+	ms = read_num("%s/metadata_bytes", path);
+	ASSERT_LT(0, kb);
+	ASSERT_LT(0, ms);
+	EXPECT_GE(2 << 20, kb * 2 * ms);
 }
 
 /* ---------------------------------------------------------------- two paths */

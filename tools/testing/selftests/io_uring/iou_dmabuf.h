@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * What it takes to read and write dma-bufs: null_blk drives, dma-bufs of
- * udmabuf, of the system heap and of lib/test_dmabuf.c, and their registration.
+ * udmabuf, of heaps and of lib/test_dmabuf.c, and their registration.
  *
  * With IO_URING_TEST_DRIVE=/dev/... in the environment, tests that care for no
  * particular drive use that one, and overwrite its first 64 MiB. It has blocks
@@ -256,6 +256,7 @@ enum exporter {
 	UDMABUF,
 	UDMABUF_HUGE,	/* sizes are rounded up to huge pages */
 	HEAP,
+	HEAP_CMA,
 	CONTIGUOUS,
 	SCATTERED,
 	MIXED,
@@ -317,7 +318,7 @@ static inline int dbuf_udmabuf(struct dbuf *b, size_t size,
 	return 0;
 }
 
-static inline int dbuf_heap(struct dbuf *b, size_t size)
+static inline int dbuf_heap(struct dbuf *b, size_t size, const char *heap)
 {
 	struct dma_heap_allocation_data alloc = {
 		.len = size, .fd_flags = O_RDWR | O_CLOEXEC,
@@ -326,7 +327,7 @@ static inline int dbuf_heap(struct dbuf *b, size_t size)
 
 	memset(b, 0, sizeof(*b));
 	b->dev = -1;
-	fd = open("/dev/dma_heap/system", O_RDWR | O_CLOEXEC);
+	fd = open(heap, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
 	if (ioctl(fd, DMA_HEAP_IOCTL_ALLOC, &alloc))
@@ -376,7 +377,9 @@ static inline int dbuf_init(struct dbuf *b, size_t size, enum exporter exp)
 		size = (size + HUGE_SIZE - 1) & ~(size_t)(HUGE_SIZE - 1);
 		return dbuf_udmabuf(b, size, MFD_HUGETLB | MFD_HUGE_2MB);
 	case HEAP:
-		return dbuf_heap(b, size);
+		return dbuf_heap(b, size, "/dev/dma_heap/system");
+	case HEAP_CMA:
+		return dbuf_heap(b, size, "/dev/dma_heap/default_cma_region");
 	case CONTIGUOUS:
 		create.segs[0] = size / page_size();
 		break;
@@ -640,6 +643,7 @@ static inline int env_init(struct env *e, const struct ring_type *type,
 			*skip = exp == UDMABUF ? "no /dev/udmabuf" :
 				exp == UDMABUF_HUGE ? "no huge udmabuf" :
 				exp == HEAP ? "no /dev/dma_heap/system" :
+				exp == HEAP_CMA ? "no CMA heap" :
 					      "no /dev/test_dmabuf";
 		return ret;
 	}
