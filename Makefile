@@ -17,7 +17,7 @@ help:
 #: Try it
 #:   demo        set up, build, boot, and show the patched kernel at work
 #:   test        run the tests; T='io_uring.memcpy*' selects some
-#:   run         CMD='ls -l' [MACHINE=um|qemu|qemu-debug|qemu-base|…]: run it inside
+#:   run         CMD='ls -l' [MACHINE=um|qemu|qemu-debug|…]: run it inside
 #:   shell       [MACHINE=…]: look around inside
 #:
 .PHONY: help demo test test-liburing run shell

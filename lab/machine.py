@@ -6,6 +6,8 @@ um          User Mode Linux, all checkers, one CPU
 qemu        x86-64, plain, for measuring
 qemu-debug  the same with all checkers
 qemu-iommu  qemu-debug's kernel with an IOMMU in strict mode
+qemu-p2p    the same, and with devices whose memory is for drives to read and write
+qemu-p2p-off  qemu-p2p without an IOMMU
 qemu-base   qemu's configuration of the unpatched kernel
 """
 
@@ -65,6 +67,20 @@ MACHINES = {
         "config": QEMU_CONFIG + ["debug.config", "qemu-debug.config", "series.config",
                                  "series-debug.config"],
     },
+    # whose memory it is that a drive reads and writes: that of a device beside it, or behind
+    # the same switch, which is where it doesn't go by the host bridge without an IOMMU
+    "qemu-p2p": {
+        "arch": "x86_64", "tree": "linux", "folder": "qemu-debug", "target": "bzImage",
+        "debug": True, "iommu": "strict", "p2p": True,
+        "config": QEMU_CONFIG + ["debug.config", "qemu-debug.config", "series.config",
+                                 "series-debug.config"],
+    },
+    "qemu-p2p-off": {
+        "arch": "x86_64", "tree": "linux", "folder": "qemu-debug", "target": "bzImage",
+        "debug": True, "p2p": True,
+        "config": QEMU_CONFIG + ["debug.config", "qemu-debug.config", "series.config",
+                                 "series-debug.config"],
+    },
     "qemu-base": {
         "arch": "x86_64", "tree": "base/linux", "folder": "base/qemu", "target": "vmlinux",
         "debug": False,
@@ -73,7 +89,8 @@ MACHINES = {
 }
 
 # Seconds from the start of the program to the guest's first word.
-BOOT_TIMEOUT = {"um": 60, "qemu": 120, "qemu-base": 120, "qemu-debug": 300, "qemu-iommu": 300}
+BOOT_TIMEOUT = {"um": 60, "qemu": 120, "qemu-base": 120, "qemu-debug": 300, "qemu-iommu": 300,
+                "qemu-p2p": 300, "qemu-p2p-off": 300}
 
 # What a healthy kernel never says.
 SPLAT = re.compile(
@@ -487,13 +504,40 @@ IOMMU = {
 }
 
 
+# Linux lets a drive reach the memory of another device by way of the host bridge if it knows
+# that bridge, or if the CPU is a Zen.
+P2P_CPU = ",vendor=AuthenticAMD,family=23"
+
+
+def p2p_devices(run):
+    """Pairs of a drive and a device with memory, which the host sees as a file."""
+    words = ["-device", "pcie-root-port,id=root-port,chassis=1",
+             "-device", "x3130-upstream,id=up,bus=root-port"]
+    for number in (1, 2):
+        words += ["-device", f"xio3130-downstream,id=down{number},bus=up,chassis={number + 1}"]
+    for name, bar_bus, drive_bus in (("root", "pcie.0", "pcie.0"), ("switch", "down1", "down2")):
+        path = drive(run / f"{name}.img", 128 << 20)
+        words += ["-object", f"memory-backend-file,id={name}-bar,share=on,size=64M,"
+                  f"mem-path={run / name}.bar",
+                  "-device", f"ivshmem-plain,memdev={name}-bar,bus={bar_bus}",
+                  "-drive", f"file={path},if=none,id={name},format=raw",
+                  "-device", f"nvme,drive={name},serial=scratch-{name},bus={drive_bus}"]
+    return words
+
+
+def has_p2p(machine, options):
+    return options.p2p or MACHINES[machine].get("p2p", False)
+
+
 def qemu_command(machine, options, run, channel, kvm):
+    p2p = has_p2p(machine, options)
+    cpu = "host" if kvm else "max" + (P2P_CPU if p2p else "")
     if options.icount:
         accel = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off",
-                 "-rtc", "clock=vm", "-cpu", "max,-erms,-fsrm", "-smp", "1"]
+                 "-rtc", "clock=vm", "-cpu", f"{cpu},-erms,-fsrm", "-smp", "1"]
     else:
         accel = ["-accel", "kvm" if kvm else "tcg,thread=multi",
-                 "-cpu", "host" if kvm else "max", "-smp", str(options.smp)]
+                 "-cpu", cpu, "-smp", str(options.smp)]
     params = ["root=root", "rootfstype=9p", "console=ttyS0", "no_timer_check", "mitigations=off",
               "rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=loose",
               "LAB_CHAN=/dev/vport*p1", "LAB_SHARE=9p"]
@@ -520,6 +564,8 @@ def qemu_command(machine, options, run, channel, kvm):
              "-device", "nvme-ns,drive=d2,bus=nvme0,nsid=2"]
     if machine == "qemu-debug":
         words += drives(run)
+    if p2p:
+        words += p2p_devices(run)
     if options.tty:
         words += ["-chardev", "stdio,id=tty,signal=off", "-device", "virtconsole,chardev=tty"]
     return words + shlex.split(options.qemu_args or "")
@@ -544,7 +590,8 @@ class Guest:
         forget_dead_runs()
         shutil.rmtree(self.run, ignore_errors=True)
         (self.run / "out").mkdir(parents=True)
-        kvm = MACHINES[self.machine]["arch"] != "um" and not options.icount and kvm_works()
+        kvm = MACHINES[self.machine]["arch"] != "um" and kvm_works() and \
+            not options.icount and not has_p2p(self.machine, options)
         try:
             self.start(options, kvm)
         except Died:
@@ -745,7 +792,7 @@ def splat(text):
 
 
 def default_options(**changes):
-    options = argparse.Namespace(smp=2, mem=None, icount=False, iommu=None, append="",
+    options = argparse.Namespace(smp=2, mem=None, icount=False, iommu=None, p2p=False, append="",
                                  qemu_args="", tty=False)
     vars(options).update(changes)
     return options
@@ -830,6 +877,8 @@ def add_machine_options(parser):
                         help="one guest nanosecond is one instruction (qemu)")
     parser.add_argument("--iommu", choices=IOMMU,
                         help="have an IOMMU, and how the kernel uses it (qemu)")
+    parser.add_argument("--p2p", action="store_true",
+                        help="have devices whose memory a drive can read and write (qemu)")
     parser.add_argument("--append", default="", help="more words for the kernel's command line")
     parser.add_argument("--qemu-args", default="", help="more arguments for QEMU")
 
