@@ -4,13 +4,16 @@
 
 Both kernels run lab/bench/iobench under QEMU with -icount shift=0: one guest
 instruction is one nanosecond of guest time, and the CPU time that the program
-reads is its number of instructions, whatever else the host does. The results go
-to docs/bench/: a table, the raw figures, and a plot made by gnuplot.
+reads is its number of instructions, whatever else the host does. How often they
+call what is counted is counted by a plugin of QEMU, lab/bench/calls.c, in boots of
+their own. The results go to docs/bench/: tables, the raw figures, and plots made
+by gnuplot.
 """
 
 import argparse
 import datetime
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -19,12 +22,33 @@ import machine as lab
 MACHINES = ("qemu-base", "qemu")
 SOURCE = lab.ROOT / "lab" / "bench" / "iobench.c"
 PROGRAM = lab.BUILD / "user" / "iobench"
+PLUGIN = lab.BUILD / "user" / "calls.so"
 OUT = lab.ROOT / "docs" / "bench"
 IOMMU_MODES = ("off", "pt", "lazy", "strict")
 RINGS = ("default", "coop", "defer", "sqpoll")
 PAIRS = ("user-user", "fixed-user", "user-fixed", "fixed-fixed")
 SIZES = {"64": 64, "4k": 4096, "64k": 65536, "1m": 1 << 20}
 FIGURE = re.compile(r"^([a-z0-9_.-]+) (-?[0-9.]+)$")
+MARK = re.compile(r"^mark (\S+) (\d+)$")
+# What reads of the drive may call, and what it is called here. Each of them is entered once
+# for what it stands for, whatever it calls in turn.
+CALLS = {
+    "DMA maps": ("dma_map_phys", "__dma_map_sg_attrs", "dma_iova_link"),
+    "DMA unmaps": ("dma_unmap_phys", "dma_unmap_sg_attrs", "dma_iova_destroy"),
+    "IOMMU maps": ("iommu_map_nosync",),
+    "IOMMU unmaps": ("__iommu_unmap",),
+    "flushes": ("qi_submit_sync",),
+    "allocations": ("kmem_cache_alloc_noprof", "__kmalloc_noprof", "__kmalloc_cache_noprof",
+                    "__kmalloc_node_noprof", "kmem_cache_alloc_bulk_noprof", "dma_pool_alloc",
+                    "__alloc_frozen_pages_noprof"),
+    "syncs": ("__dma_sync_single_for_device", "__dma_sync_single_for_cpu",
+              "__dma_sync_sg_for_device", "__dma_sync_sg_for_cpu"),
+    "punts": ("io_queue_iowq",),
+    "commands": ("nvme_setup_cmd",),
+}
+# structures that every request has, or may have; and the file that knows the last of them
+STRUCTS = ("struct bio", "struct iov_iter", "struct io_kiocb", "struct request",
+           "struct io_mapped_ubuf", "struct nvme_iod")
 # functions that every request goes through; what others pay shows in them
 HOT = ("io_submit_sqes", "__io_submit_flush_completions", "io_issue_sqe", "__io_issue_sqe",
        "io_free_batch_list", "io_import_reg_buf", "io_read_fixed", "io_nop",
@@ -41,14 +65,20 @@ def compile_program():
     lab.step("BUILD", "iobench", cmd, lab.LOG / "build-iobench.log")
 
 
-def measure(machine, timeout, words="", iommu="none"):
-    """The figures of one kernel: name -> value."""
+def compile_plugin():
+    cmd = ["gcc", "-O2", "-Wall", "-fPIC", "-shared", "-o", str(PLUGIN),
+           str(SOURCE.parent / "calls.c")]
+    lab.step("BUILD", "calls", cmd, lab.LOG / "build-calls.log")
+
+
+def iobench(machine, timeout, words="", iommu="none", plugin=""):
+    """What the program says on one kernel."""
     output, log = [], []
 
     def sink(kind, data):
         (log if kind == "log" else output).append(data.decode(errors="replace"))
 
-    options = lab.default_options(icount=True, smp=1, iommu=iommu)
+    options = lab.default_options(icount=True, smp=1, iommu=iommu, qemu_args=plugin)
     with lab.booted(machine, options) as guest:
         end, seconds, status = guest.job(f"build/user/{PROGRAM.name} {words}", timeout, "repo",
                                          sink)
@@ -58,14 +88,65 @@ def measure(machine, timeout, words="", iommu="none"):
         lab.say(text)
         raise lab.Failed(f"iobench on {machine}: {end} {status}" +
                          ("".join("\n    " + line for line in found or [])))
-    figures = {}
-    for line in text.splitlines():
-        match = FIGURE.match(line)
-        if match:
-            figures[match.group(1)] = float(match.group(2))
     what = f"{machine} {words} {iommu if iommu != 'none' else ''}".strip()
-    lab.say(f"  BENCH   {what:<24} {len(figures)} figures, {seconds:.0f}s")
-    return figures
+    lab.say(f"  BENCH   {what:<24} {seconds:.0f}s")
+    return text.splitlines()
+
+
+def measure(machine, timeout, words="", iommu="none"):
+    """The figures of one kernel: name -> value."""
+    found = filter(None, map(FIGURE.match, iobench(machine, timeout, words, iommu)))
+    return {match.group(1): float(match.group(2)) for match in found}
+
+
+def read_marks(path):
+    """The sections of what the plugin has written: function -> (calls, instructions)."""
+    sections = []
+    for line in path.read_text().splitlines():
+        words = line.split()
+        if words[0] == "mark":
+            sections.append({})
+        else:
+            calls, insns = sections[-1].get(words[0], (0, 0))
+            sections[-1][words[0]] = (calls + int(words[1]), insns + int(words[2]))
+    return sections
+
+
+def count_calls(machine, timeout, iommu):
+    """What is called and executed per read: read -> function -> (calls, instructions)."""
+    path = lab.BUILD / "bench-calls"
+    symbols = lab.image(machine).parent / "System.map"
+    plugin = shlex.join(["-plugin", f"{PLUGIN},map={symbols},out={path}"])
+    found = filter(None, map(MARK.match, iobench(machine, timeout, "counts", iommu, plugin)))
+    # a mark before and one after each measurement
+    sections = read_marks(path)[1::2]
+    reads = [(match.group(1), int(match.group(2))) for match in found]
+    if len(reads) != len(sections):
+        raise lab.Failed(f"the plugin has seen {len(sections)} measurements of {len(reads)}")
+    return {name: {function: (calls / number, insns / number)
+                   for function, (calls, insns) in section.items()}
+            for (name, number), section in zip(reads, sections)}
+
+
+def sizes(machine):
+    """Bytes of structures, as the compiler has them in the driver's own file."""
+    folder = lab.image(machine).parent
+    command = (folder / "drivers/nvme/host/.pci.o.cmd").read_text().splitlines()[0]
+    # without what objtool does afterwards
+    words = shlex.split(command.partition(" := ")[2].partition(" ; ")[0])
+    source = lab.BUILD / "bench-sizes.c"
+    source.write_text('#include "drivers/nvme/host/pci.c"\n#include "io_uring/rsrc.h"\n' + "".join(
+        f"char lab_{name.split()[1]}[sizeof({name})];\n" for name in STRUCTS))
+    words = [word for word in words if not word.startswith("-Wp,")]
+    out = words.index("-o")
+    words[out + 1] = str(source.with_suffix(".o"))
+    words[-1] = str(source)
+    tree = lab.BUILD / lab.MACHINES[machine]["tree"]
+    subprocess.run(words + ["-I", str(tree)], cwd=folder, check=True)
+    text = subprocess.run(["nm", "-S", words[out + 1]], check=True,
+                          stdout=subprocess.PIPE).stdout.decode()
+    found = re.findall(r"^\S+ (\S+) \S lab_(\w+)$", text, re.M)
+    return {f"struct {name}": int(size, 16) for size, name in found}
 
 
 def disassemble(machine):
@@ -146,21 +227,124 @@ def tables(base, now, hot):
     return lines
 
 
-def dmabuf_tables(reads):
-    """What a read costs by size, by kind of memory and by what the IOMMU does."""
-    sizes = [name.split(".", 1)[1] for name in reads["off"]["qemu"] if name.startswith("dmabuf.")]
+def label(size):
+    """4k.depth64 -> 4 KiB, depth 64"""
+    number, depth = re.match(r"(\d+[km])\.depth(\d+)", size).groups()
+    return f"{number[:-1]} {'K' if number[-1] == 'k' else 'M'}iB, depth {depth}"
+
+
+def mebibytes(size):
+    number = size.partition(".")[0]
+    return int(number[:-1]) / (1024 if number[-1] == "k" else 1)
+
+
+def reads_table(reads, size_names):
     lines = ["", "### READ_FIXED from the NVMe drive by IOMMU mode: instructions per read", "",
              "Memory is an ordinary registered buffer, of 4 KiB pages; dma-buf a udmabuf of 4 KiB",
              "pages that is registered for the drive. The median of all rounds.", "",
              "| size and depth | IOMMU | memory, unpatched | memory, patched | ratio | dma-buf "
              "| of memory |", "| --- | --- | ---: | ---: | ---: | ---: | ---: |"]
-    for size in sizes:
+    for size in size_names:
         for mode in IOMMU_MODES:
             base, now = (reads[mode][m][f"memory.{size}"] for m in MACHINES)
             dmabuf = reads[mode]["qemu"][f"dmabuf.{size}"]
-            lines.append(f"| {size.replace('.depth', ', ')} | {mode} | {base:,.0f} | {now:,.0f} "
+            lines.append(f"| {label(size)} | {mode} | {base:,.0f} | {now:,.0f} "
                          f"| {ratio(base, now)} | {dmabuf:,.0f} | {ratio(base, dmabuf)} |")
     return lines
+
+
+def calls_table(calls, size_names):
+    """What is done for a read, and no more than that."""
+    lines = ["", "### The same, patched: what is called per read", "",
+             "Counted by a plugin of QEMU that looks at where functions begin; the kernel is the",
+             "one of the other tables. Maps and unmaps are calls of the DMA API and, below it, of",
+             "the IOMMU; flushes are of its caches. Punts are reads that go to a worker.", "",
+             "| size and depth | IOMMU | into | " + " | ".join(CALLS) + " |",
+             "| --- | --- | --- |" + " ---: |" * len(CALLS)]
+    for size in size_names:
+        for mode in IOMMU_MODES:
+            for what in ("memory", "dmabuf"):
+                found = calls[mode][f"{what}.{size}"]
+                cells = [sum(found.get(function, (0, 0))[0] for function in functions)
+                         for functions in CALLS.values()]
+                lines.append(f"| {label(size)} | {mode} | {what.replace('dmabuf', 'dma-buf')} | " +
+                             " | ".join(f"{cell:.2f}" for cell in cells) + " |")
+    return lines
+
+
+def large_table(reads, calls, size_names):
+    lines = ["", "### Large reads: instructions and NVMe commands per MiB", "",
+             "| size and depth | IOMMU | memory: instructions | commands | dma-buf: instructions "
+             "| commands |", "| --- | --- | ---: | ---: | ---: | ---: |"]
+    for size in size_names:
+        for mode in IOMMU_MODES:
+            cells = []
+            for what in ("memory", "dmabuf"):
+                name = f"{what}.{size}"
+                commands = calls[mode][name].get("nvme_setup_cmd", (0, 0))[0]
+                cells += [f"{reads[mode]['qemu'][name] / mebibytes(size):,.0f}",
+                          f"{commands / mebibytes(size):.2f}"]
+            lines.append(f"| {label(size)} | {mode} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def profile_table(calls, size, mode, number=16):
+    """Where the instructions of a read are spent, those that differ most first."""
+    memory, dmabuf = (calls[mode][f"{what}.{size}"] for what in ("memory", "dmabuf"))
+    lines = ["", f"### Where the instructions are: {label(size)}, IOMMU {mode}", "",
+             "Of all code that the machine executes, interrupts included; those that differ most.",
+             "", "| function | memory | dma-buf | difference |", "| --- | ---: | ---: | ---: |"]
+    def insns(found, name):
+        return found.get(name, (0, 0))[1]
+    names = sorted(set(memory) | set(dmabuf),
+                   key=lambda name: -abs(insns(dmabuf, name) - insns(memory, name)))
+    for name in names[:number]:
+        one, two = insns(memory, name), insns(dmabuf, name)
+        lines.append(f"| `{name}` | {one:,.0f} | {two:,.0f} | {two - one:+,.0f} |")
+    one, two = (sum(found[name][1] for name in found) for found in (memory, dmabuf))
+    lines.append(f"| all | {one:,.0f} | {two:,.0f} | {two - one:+,.0f} |")
+    return lines
+
+
+def cost_tables(costs):
+    lines = ["", "### Registration of a dma-buf for the drive, per GiB", "",
+             "Measured with 64 MiB. Tables are what the kernel allocates on account of the process,",
+             "in steps of some pages; the exporter's own and the IOMMU's are not in it.", "",
+             "| segments | IOMMU | instructions to register | to unregister | bytes of tables |",
+             "| --- | --- | ---: | ---: | ---: |"]
+    for what, name, mode in (("4 KiB", "4k", "off"), ("2 MiB", "2m", "off"),
+                             ("one, by the IOMMU", "udmabuf", "strict")):
+        cells = [costs[mode][f"{key}.{name}"] for key in ("register", "unregister", "tables")]
+        lines.append(f"| {what} | {mode} | " + " | ".join(f"{cell:,.0f}" for cell in cells) + " |")
+    lines += ["", "### A dma-buf that moves: how long its exporter waits, in µs", "",
+              "Emulated time, in which an instruction takes a nanosecond and the drive none; one CPU.",
+              "Under load, another process reads 32 times 128 KiB. Stopped is a revocation while that",
+              "process is stopped.", "",
+              "| | IOMMU | p50 | p99 |", "| --- | --- | ---: | ---: |"]
+    for mode, found in costs.items():
+        for what, name in (("idle", "move.idle"), ("under load", "move.load"),
+                           ("stopped", "revoke.stopped")):
+            lines.append(f"| {what} | {mode} | {found[name + '.p50']:,.1f} "
+                         f"| {found[name + '.p99']:,.1f} |")
+    return lines
+
+
+def sizes_table(found):
+    lines = ["", "### Sizes of structures, in bytes", "", "| structure | unpatched | patched |",
+             "| --- | ---: | ---: |"]
+    for name in STRUCTS:
+        lines.append(f"| `{name}` | {found['qemu-base'][name]} | {found['qemu'][name]} |")
+    return lines
+
+
+def dmabuf_tables(reads, calls, costs, struct_sizes):
+    """What a read costs by size, by kind of memory and by what the IOMMU does."""
+    names = [name.split(".", 1)[1] for name in reads["off"]["qemu"] if name.startswith("dmabuf.")]
+    return (reads_table(reads, names) +
+            calls_table(calls, [name for name in names if name.startswith(("4k", "128k", "1m"))]) +
+            large_table(reads, calls, [name for name in names if mebibytes(name) >= 0.125]) +
+            profile_table(calls, names[0], "off") + profile_table(calls, names[0], "strict") +
+            cost_tables(costs) + sizes_table(struct_sizes))
 
 
 def write_reads(reads):
@@ -224,10 +408,14 @@ def main():
     for machine in MACHINES:
         lab.build(machine)
     compile_program()
+    compile_plugin()
     base, now = [measure(machine, args.timeout) for machine in MACHINES]
     reads = {mode: {machine: measure(machine, args.timeout, "dmabuf", mode)
                     for machine in MACHINES} for mode in IOMMU_MODES}
+    calls = {mode: count_calls("qemu", args.timeout, mode) for mode in IOMMU_MODES}
+    costs = {mode: measure("qemu", args.timeout, "cost", mode) for mode in ("off", "strict")}
     hot = {machine: disassemble(machine) for machine in MACHINES}
+    struct_sizes = {machine: sizes(machine) for machine in MACHINES}
 
     OUT.mkdir(parents=True, exist_ok=True)
     write_raw(base, now)
@@ -245,7 +433,7 @@ def main():
              f"Series: commit {commit_id()} of `make tree`. Not in the figures: caches, memory",
              "bandwidth, and what interrupts cost on real hardware.", "",
              "![instructions per copy](memcpy.svg)"]
-    body = tables(base, now, hot) + dmabuf_tables(reads)
+    body = tables(base, now, hot) + dmabuf_tables(reads, calls, costs, struct_sizes)
     (OUT / "README.md").write_text("\n".join(lines + body) + "\n", encoding="utf-8")
     for line in body:
         lab.say(line)

@@ -9,6 +9,13 @@
  *
  * What the kernel at hand doesn't support is left out. Anything else that goes
  * wrong ends the program.
+ *
+ *	iobench			the memory operations, and what must not change
+ *	iobench dmabuf		reads into memory and into dma-bufs, by size
+ *	iobench counts		the same, and marks for lab/bench/calls.c: a line
+ *				"mark NAME OPERATIONS" for each second mark
+ *	iobench cost		of registering and of moving a dma-buf
+ *	iobench read4k FD	reads of 4 KiB into memory, a udmabuf, and dma-buf FD
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -16,17 +23,25 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <linux/udmabuf.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "../../lib/test_dmabuf_uapi.h"
+
 #define DRIVE	"/dev/nvme0n1"
+/* of the drive that is read */
+#define RANGE	(64U << 20)
 
 static const struct {
 	const char *name;
@@ -196,60 +211,110 @@ static bool register_dmabuf(struct io_uring *ring, int buf, int file)
 	return true;
 }
 
+/* Whether lab/bench/calls.c counts: getsid() is what it looks for. */
+static bool counting;
+
+static void mark(void)
+{
+	if (counting)
+		getsid(0);
+}
+
+enum memory { MEMORY, UDMABUF, HANDED_DOWN };
+
+/* A ring with a buffer of one kind, and the drive. */
+struct reader {
+	struct io_uring ring;
+	struct iovec iov;	/* of ordinary memory */
+	int fd;
+	int buf;		/* the dma-buf */
+};
+
+static void reader_exit(struct reader *r)
+{
+	io_uring_queue_exit(&r->ring);
+	if (r->iov.iov_base)
+		munmap(r->iov.iov_base, r->iov.iov_len);
+	if (r->buf >= 0)
+		close(r->buf);
+	close(r->fd);
+}
+
+/* Returns false if the kernel has no such buffers. */
+static bool reader_init(struct reader *r, enum memory memory, int buf,
+			unsigned int depth, size_t len)
+{
+	int ret;
+
+	memset(r, 0, sizeof(*r));
+	r->buf = -1;
+	r->fd = open(DRIVE, O_RDONLY | O_DIRECT);
+	if (r->fd < 0)
+		die(DRIVE, errno);
+	ring_init(&r->ring, depth, IORING_SETUP_SINGLE_ISSUER |
+				   IORING_SETUP_DEFER_TASKRUN);
+	if (memory == MEMORY) {
+		r->iov.iov_len = depth * len;
+		r->iov.iov_base = alloc_pages(depth * len, 0);
+		ret = io_uring_register_buffers(&r->ring, &r->iov, 1);
+		if (ret)
+			die("io_uring_register_buffers", ret);
+		return true;
+	}
+	r->buf = memory == UDMABUF ? udmabuf_create(depth * len) : dup(buf);
+	if (register_dmabuf(&r->ring, r->buf, r->fd))
+		return true;
+	reader_exit(r);
+	return false;
+}
+
+static void reader_read(struct reader *r, unsigned int depth, size_t len,
+			unsigned int *seed)
+{
+	for (unsigned int i = 0; i < depth; i++) {
+		struct io_uring_sqe *sqe = io_uring_get_sqe(&r->ring);
+		uint64_t off = rand_r(seed) % (RANGE / len) * len;
+
+		io_uring_prep_read_fixed(sqe, r->fd,
+					 (char *)r->iov.iov_base + i * len, len,
+					 off, 0);
+	}
+	submit(&r->ring, depth);
+	reap(&r->ring, depth, len);
+}
+
 /*
  * The median of all rounds: when the drive completes a request depends on the
  * host, and with it whether the process has gone to sleep by then.
  */
-static void bench_read(const char *name, bool dmabuf, unsigned int depth,
-		       size_t len, unsigned int rounds)
+static void bench_read(const char *name, enum memory memory, int buf,
+		       unsigned int depth, size_t len, unsigned int rounds)
 {
-	struct iovec iov = { NULL, depth * len };
-	int fd = open(DRIVE, O_RDONLY | O_DIRECT), buf = -1, ret;
 	double *spent = calloc(rounds, sizeof(*spent));
-	struct io_uring ring;
 	unsigned int seed = 1;
+	struct reader reader;
 
-	if (fd < 0)
-		die(DRIVE, errno);
 	if (!spent)
 		die("calloc", ENOMEM);
-	ring_init(&ring, depth, IORING_SETUP_SINGLE_ISSUER |
-				IORING_SETUP_DEFER_TASKRUN);
-	if (dmabuf) {
-		buf = udmabuf_create(depth * len);
-		if (!register_dmabuf(&ring, buf, fd))
-			goto out;
-	} else {
-		iov.iov_base = alloc_pages(depth * len, 0);
-		ret = io_uring_register_buffers(&ring, &iov, 1);
-		if (ret)
-			die("io_uring_register_buffers", ret);
+	if (!reader_init(&reader, memory, buf, depth, len)) {
+		free(spent);
+		return;
 	}
 	for (unsigned int r = 0; r < 2 * rounds; r++) {
 		double start = now();
 
-		for (unsigned int i = 0; i < depth; i++) {
-			struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
-			uint64_t off = rand_r(&seed) % ((64U << 20) / len) * len;
-
-			io_uring_prep_read_fixed(sqe, fd,
-						 (char *)iov.iov_base + i * len,
-						 len, off, 0);
-		}
-		submit(&ring, depth);
-		reap(&ring, depth, len);
+		if (r == rounds)
+			mark();
+		reader_read(&reader, depth, len, &seed);
 		spent[r % rounds] = now() - start;
 	}
+	mark();
+	if (counting)
+		printf("mark %s.depth%u %u\n", name, depth, rounds * depth);
 	qsort(spent, rounds, sizeof(*spent), compare_doubles);
 	printf("%s.depth%u %.1f\n", name, depth, spent[rounds / 2] / depth);
-out:
 	free(spent);
-	io_uring_queue_exit(&ring);
-	if (iov.iov_base)
-		munmap(iov.iov_base, iov.iov_len);
-	if (buf >= 0)
-		close(buf);
-	close(fd);
+	reader_exit(&reader);
 }
 
 /* What the drive is read into: ordinary registered memory, or a dma-buf. */
@@ -261,18 +326,211 @@ static void bench_dmabuf(void)
 		unsigned int depth;
 	} reads[] = {
 		{ "4k", 4096, 64 }, { "16k", 16384, 64 }, { "64k", 65536, 16 },
-		{ "128k", 131072, 16 }, { "512k", 524288, 4 },
+		{ "128k", 131072, 16 }, { "256k", 262144, 8 },
+		{ "512k", 524288, 4 }, { "1m", 1 << 20, 2 }, { "8m", 8 << 20, 1 },
 	};
 	char name[32];
 
 	for (unsigned int i = 0; i < sizeof(reads) / sizeof(reads[0]); i++) {
-		for (int dmabuf = 0; dmabuf < 2; dmabuf++) {
+		size_t len = reads[i].len;
+		/* as many as give a stable median */
+		unsigned int nr = len < (256 << 10) ? 4096 : (1U << 30) / len / 2;
+
+		for (int memory = MEMORY; memory <= UDMABUF; memory++) {
 			snprintf(name, sizeof(name), "%s.%s",
-				 dmabuf ? "dmabuf" : "memory", reads[i].name);
-			bench_read(name, dmabuf, reads[i].depth, reads[i].len,
-				   16384 / reads[i].depth / (1 + i));
+				 memory == MEMORY ? "memory" : "dmabuf",
+				 reads[i].name);
+			bench_read(name, memory, -1, reads[i].depth, len,
+				   nr / reads[i].depth / (counting ? 4 : 1));
 		}
 	}
+}
+
+/* ---------------------------------------------------------------- moves */
+
+/* A dma-buf of lib/test_dmabuf.c in segments of so many pages. */
+static int test_dmabuf_create(int dev, size_t len, unsigned int pages)
+{
+	struct test_dmabuf_create create = {
+		.size = len, .nr_segs = 1, .segs = { pages },
+	};
+
+	if (ioctl(dev, TEST_DMABUF_CREATE, &create))
+		die("TEST_DMABUF_CREATE", errno);
+	return create.fd;
+}
+
+/* What the kernel has allocated on account of this process, in bytes. */
+static double accounted(void)
+{
+	char line[128];
+	double val = 0;
+	FILE *f;
+
+	f = fopen("/run/cgroup/bench/memory.stat", "r");
+	if (!f)
+		die("memory.stat", errno);
+	while (fgets(line, sizeof(line), f))
+		if (!strncmp(line, "kernel ", 7))
+			val = strtod(line + 7, NULL);
+	fclose(f);
+	return val;
+}
+
+static void put(const char *path, const char *val)
+{
+	int fd = open(path, O_WRONLY);
+
+	if (fd < 0 || write(fd, val, strlen(val)) < 0)
+		die(path, errno);
+	close(fd);
+}
+
+static void account(void)
+{
+	char pid[16];
+
+	mkdir("/run/cgroup", 0755);
+	if (mount("cgroup2", "/run/cgroup", "cgroup2", 0, NULL))
+		die("cgroup2", errno);
+	put("/run/cgroup/cgroup.subtree_control", "+memory");
+	if (mkdir("/run/cgroup/bench", 0755))
+		die("/run/cgroup/bench", errno);
+	snprintf(pid, sizeof(pid), "%d", getpid());
+	put("/run/cgroup/bench/cgroup.procs", pid);
+}
+
+/* Registration and its end, per GiB: CPU time, and bytes of tables. */
+static void bench_registration(int dev)
+{
+	static const struct {
+		const char *name;
+		unsigned int pages;
+	} layouts[] = {
+		/* a udmabuf is a single segment behind an IOMMU */
+		{ "4k", 1 }, { "2m", 512 }, { "udmabuf", 0 },
+	};
+	const double per_gib = (double)(1 << 30) / TEST_DMABUF_MAX_SIZE;
+
+	for (unsigned int i = 0; i < sizeof(layouts) / sizeof(layouts[0]); i++) {
+		int buf = layouts[i].pages ?
+			  test_dmabuf_create(dev, TEST_DMABUF_MAX_SIZE,
+					     layouts[i].pages) :
+			  udmabuf_create(TEST_DMABUF_MAX_SIZE);
+		int fd = open(DRIVE, O_RDONLY | O_DIRECT);
+		double start, mid, end, before, after;
+		struct io_uring rings[4];
+
+		if (fd < 0)
+			die(DRIVE, errno);
+		/* several, for memory is accounted in batches */
+		for (int r = 0; r < 4; r++)
+			ring_init(&rings[r], 8, IORING_SETUP_SINGLE_ISSUER |
+						IORING_SETUP_DEFER_TASKRUN);
+		before = accounted();
+		start = now();
+		for (int r = 0; r < 4; r++)
+			register_dmabuf(&rings[r], buf, fd);
+		mid = now();
+		after = accounted();
+		for (int r = 0; r < 4; r++)
+			io_uring_unregister_buffers(&rings[r]);
+		end = now();
+		for (int r = 0; r < 4; r++)
+			io_uring_queue_exit(&rings[r]);
+		printf("register.%s %.0f\n", layouts[i].name,
+		       (mid - start) / 4 * per_gib);
+		printf("unregister.%s %.0f\n", layouts[i].name,
+		       (end - mid) / 4 * per_gib);
+		printf("tables.%s %.0f\n", layouts[i].name,
+		       (after - before) / 4 * per_gib);
+		close(fd);
+		close(buf);
+	}
+}
+
+static void percentiles(const char *name, double *ns, unsigned int nr)
+{
+	qsort(ns, nr, sizeof(*ns), compare_doubles);
+	printf("%s.p50 %.1f\n", name, ns[nr / 2] / 1000);
+	printf("%s.p99 %.1f\n", name, ns[nr * 99 / 100] / 1000);
+}
+
+static double move(int dev, int buf, unsigned long how)
+{
+	struct test_dmabuf_move arg = { .fd = buf };
+
+	if (ioctl(dev, how, &arg))
+		die("moving a dma-buf", errno);
+	return arg.lock_ns + arg.invalidate_ns;
+}
+
+#define MOVES	200
+
+/* How long an exporter waits until nothing uses the memory: idle, and under load. */
+static void bench_moves(int dev)
+{
+	const unsigned int depth = 32;
+	const size_t len = 131072;
+	unsigned int seed = 1;
+	struct reader reader;
+	double ns[MOVES];
+	int buf, status;
+	pid_t pid;
+
+	buf = test_dmabuf_create(dev, depth * len, 1);
+	reader_init(&reader, HANDED_DOWN, buf, depth, len);
+	for (unsigned int i = 0; i < MOVES; i++) {
+		/* it is mapped when it is used */
+		reader_read(&reader, 1, len, &seed);
+		ns[i] = move(dev, buf, TEST_DMABUF_MOVE);
+	}
+	percentiles("move.idle", ns, MOVES);
+	reader_exit(&reader);
+
+	pid = fork();
+	if (!pid) {
+		reader_init(&reader, HANDED_DOWN, buf, depth, len);
+		for (;;)
+			reader_read(&reader, depth, len, &seed);
+	}
+	usleep(100000);
+	for (unsigned int i = 0; i < MOVES; i++) {
+		ns[i] = move(dev, buf, TEST_DMABUF_MOVE);
+		usleep(2000);
+	}
+	percentiles("move.load", ns, MOVES);
+
+	/* with requests whose owner doesn't look after them any more */
+	kill(pid, SIGSTOP);
+	waitpid(pid, &status, WUNTRACED);
+	ns[0] = move(dev, buf, TEST_DMABUF_REVOKE);
+	percentiles("revoke.stopped", ns, 1);
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
+	close(buf);
+}
+
+static void bench_cost(void)
+{
+	int dev = open("/dev/test_dmabuf", O_RDWR);
+
+	if (dev < 0)
+		die("/dev/test_dmabuf", errno);
+	account();
+	bench_registration(dev);
+	bench_moves(dev);
+	close(dev);
+}
+
+/* The table of the demo. */
+static void bench_read4k(int buf)
+{
+	const unsigned int depth = 64, rounds = 64;
+
+	bench_read("memory.4k", MEMORY, -1, depth, 4096, rounds);
+	bench_read("udmabuf.4k", UDMABUF, -1, depth, 4096, rounds);
+	bench_read("bar.4k", HANDED_DOWN, buf, depth, 4096, rounds);
 }
 
 static void tcp_pair(int fds[2])
@@ -474,8 +732,16 @@ int main(int argc, char **argv)
 	char *src = alloc_pages(MAX_COPY, 0x5a), *dst = alloc_pages(MAX_COPY, 0);
 
 	setlinebuf(stdout);
-	if (argc > 1 && !strcmp(argv[1], "dmabuf")) {
-		bench_dmabuf();
+	if (argc > 1) {
+		counting = !strcmp(argv[1], "counts");
+		if (counting || !strcmp(argv[1], "dmabuf"))
+			bench_dmabuf();
+		else if (!strcmp(argv[1], "cost"))
+			bench_cost();
+		else if (!strcmp(argv[1], "read4k") && argc == 3)
+			bench_read4k(atoi(argv[2]));
+		else
+			die(argv[1], EINVAL);
 		return 0;
 	}
 	for (size_t i = 0; i < MAX_COPY; i++)
@@ -483,8 +749,8 @@ int main(int argc, char **argv)
 
 	bench_batch("nop", 1, false);
 	bench_batch("nop", 32, false);
-	bench_read("read_fixed.4k", false, 1, 4096, 4096);
-	bench_read("read_fixed.4k", false, 64, 4096, 256);
+	bench_read("read_fixed.4k", MEMORY, -1, 1, 4096, 4096);
+	bench_read("read_fixed.4k", MEMORY, -1, 64, 4096, 256);
 	bench_send();
 	if (memcpy_ops) {
 		bench_batch("imm", 1, true);
