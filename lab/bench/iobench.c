@@ -79,11 +79,11 @@ static void ring_init(struct io_uring *ring, unsigned int entries,
 static void *alloc_pages(size_t len, int byte)
 {
 	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (p == MAP_FAILED)
 		die("mmap", errno);
-	/* 4 KiB pages everywhere, whatever the kernel would choose */
+	/* 4 KiB pages everywhere, whatever the kernel would choose; before the first access */
 	madvise(p, len, MADV_NOHUGEPAGE);
 	memset(p, byte, len);
 	return p;
@@ -326,8 +326,8 @@ static void bench_dmabuf(void)
 		unsigned int depth;
 	} reads[] = {
 		{ "4k", 4096, 64 }, { "16k", 16384, 64 }, { "64k", 65536, 16 },
-		{ "128k", 131072, 16 }, { "256k", 262144, 8 },
-		{ "512k", 524288, 4 }, { "1m", 1 << 20, 2 }, { "8m", 8 << 20, 1 },
+		{ "128k", 131072, 16 }, { "256k", 262144, 16 },
+		{ "512k", 524288, 16 }, { "1m", 1 << 20, 2 }, { "8m", 8 << 20, 1 },
 	};
 	char name[32];
 
