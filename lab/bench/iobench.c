@@ -89,6 +89,25 @@ static void *alloc_pages(size_t len, int byte)
 	return p;
 }
 
+/*
+ * Pages of which no two neighbours are contiguous in physical memory: whether they
+ * happen to be so is luck of the boot, and decides how many segments a read has.
+ */
+static void *alloc_scattered(size_t len)
+{
+	const size_t stride = 7919, nr = len / 4096;
+	char *p = mmap(NULL, len, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		die("mmap", errno);
+	madvise(p, len, MADV_NOHUGEPAGE);
+	/* the stride is prime, so that it visits each page */
+	for (size_t i = 0; i < nr; i++)
+		p[i * stride % nr * 4096] = 0;
+	return p;
+}
+
 static bool has_memcpy(void)
 {
 	struct io_uring_probe *probe = io_uring_get_probe();
@@ -255,7 +274,7 @@ static bool reader_init(struct reader *r, enum memory memory, int buf,
 				   IORING_SETUP_DEFER_TASKRUN);
 	if (memory == MEMORY) {
 		r->iov.iov_len = depth * len;
-		r->iov.iov_base = alloc_pages(depth * len, 0);
+		r->iov.iov_base = alloc_scattered(depth * len);
 		ret = io_uring_register_buffers(&r->ring, &r->iov, 1);
 		if (ret)
 			die("io_uring_register_buffers", ret);
