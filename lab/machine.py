@@ -6,7 +6,10 @@ um          User Mode Linux, all checkers, one CPU
 qemu        x86-64, plain, for measuring
 qemu-debug  the same with all checkers
 qemu-iommu  qemu-debug's kernel with an IOMMU in strict mode
-qemu-p2p    the same, and with devices whose memory is for drives to read and write
+qemu-lazy, qemu-pt, qemu-swiotlb
+            the same with an IOMMU in lazy mode, in passthrough mode, and
+            with all DMA by way of bounce buffers
+qemu-p2p    qemu-iommu, and with devices whose memory is for drives to read and write
 qemu-p2p-off  qemu-p2p without an IOMMU
 qemu-base   qemu's configuration of the unpatched kernel
 """
@@ -60,37 +63,28 @@ MACHINES = {
         "config": QEMU_CONFIG + ["debug.config", "qemu-debug.config", "series.config",
                                  "series-debug.config"],
     },
-    # the same kernel behind an IOMMU that forgets an address as soon as it is unmapped
-    "qemu-iommu": {
-        "arch": "x86_64", "tree": "linux", "folder": "qemu-debug", "target": "bzImage",
-        "debug": True, "iommu": "strict",
-        "config": QEMU_CONFIG + ["debug.config", "qemu-debug.config", "series.config",
-                                 "series-debug.config"],
-    },
-    # whose memory it is that a drive reads and writes: that of a device beside it, or behind
-    # the same switch, which is where it doesn't go by the host bridge without an IOMMU
-    "qemu-p2p": {
-        "arch": "x86_64", "tree": "linux", "folder": "qemu-debug", "target": "bzImage",
-        "debug": True, "iommu": "strict", "p2p": True,
-        "config": QEMU_CONFIG + ["debug.config", "qemu-debug.config", "series.config",
-                                 "series-debug.config"],
-    },
-    "qemu-p2p-off": {
-        "arch": "x86_64", "tree": "linux", "folder": "qemu-debug", "target": "bzImage",
-        "debug": True, "p2p": True,
-        "config": QEMU_CONFIG + ["debug.config", "qemu-debug.config", "series.config",
-                                 "series-debug.config"],
-    },
     "qemu-base": {
         "arch": "x86_64", "tree": "base/linux", "folder": "base/qemu", "target": "vmlinux",
         "debug": False,
         "config": QEMU_CONFIG,
     },
 }
+# the same kernel behind an IOMMU, which forgets an address as soon as it is unmapped if
+# it is strict, and where the CPU copies whatever a device reads and writes
+MACHINES |= {
+    "qemu-iommu": MACHINES["qemu-debug"] | {"iommu": "strict"},
+    "qemu-lazy": MACHINES["qemu-debug"] | {"iommu": "lazy"},
+    "qemu-pt": MACHINES["qemu-debug"] | {"iommu": "pt"},
+    "qemu-swiotlb": MACHINES["qemu-debug"] | {"append": ["swiotlb=force"]},
+    # whose memory it is that a drive reads and writes: that of a device beside it, or behind
+    # the same switch, which is where it doesn't go by the host bridge without an IOMMU
+    "qemu-p2p": MACHINES["qemu-debug"] | {"iommu": "strict", "p2p": True},
+    "qemu-p2p-off": MACHINES["qemu-debug"] | {"p2p": True},
+}
 
 # Seconds from the start of the program to the guest's first word.
-BOOT_TIMEOUT = {"um": 60, "qemu": 120, "qemu-base": 120, "qemu-debug": 300, "qemu-iommu": 300,
-                "qemu-p2p": 300, "qemu-p2p-off": 300}
+BOOT_TIMEOUT = {name: 60 if name == "um" else 300 if spec["debug"] else 120
+                for name, spec in MACHINES.items()}
 
 # What a healthy kernel never says.
 SPLAT = re.compile(
@@ -439,9 +433,9 @@ def cmdline(machine, options, params):
         # half of the time of a boot, and UML has it: --append kmemleak=on where UML does not do
         if "kmemleak=" not in options.append:
             words.append("kmemleak=off")
-    if machine == "qemu-debug":
         # queues to poll, and slots to switch off
         words += ["nvme.poll_queues=2", "pcie_ports=native"]
+        words += MACHINES[machine].get("append", [])
     return words + shlex.split(options.append or "")
 
 
@@ -562,7 +556,7 @@ def qemu_command(machine, options, run, channel, kvm):
              "-device", "nvme,id=nvme0,serial=lab",
              "-device", "nvme-ns,drive=d1,bus=nvme0,nsid=1",
              "-device", "nvme-ns,drive=d2,bus=nvme0,nsid=2"]
-    if machine == "qemu-debug":
+    if MACHINES[machine]["debug"]:
         words += drives(run)
     if p2p:
         words += p2p_devices(run)
