@@ -433,8 +433,8 @@ def cmdline(machine, options, params):
         # half of the time of a boot, and UML has it: --append kmemleak=on where UML does not do
         if "kmemleak=" not in options.append:
             words.append("kmemleak=off")
-        # queues to poll, and slots to switch off
-        words += ["nvme.poll_queues=2", "pcie_ports=native"]
+        # memory in one piece for the CMA heap, queues to poll, slots to switch off
+        words += ["cma=64M", "nvme.poll_queues=2", "pcie_ports=native"]
         words += MACHINES[machine].get("append", [])
     return words + shlex.split(options.append or "")
 
@@ -467,9 +467,9 @@ def drives(run):
     kinds = [
         ("nvme,serial=mdts5,mdts=5", [""]),
         ("nvme,serial=parted", [""]),
-        # blocks of 4 KiB, and checksums that the controller makes
+        # blocks of 4 KiB, checksums, metadata without, and more of it than checksums are
         ("nvme,serial=mdts11,mdts=11", ["", "logical_block_size=4096,physical_block_size=4096",
-                                        "ms=8,pi=1"]),
+                                        "ms=8,pi=1", "ms=8", "ms=512,pi=1"]),
         ("nvme,serial=paths,subsys=paths", ["shared=on"]),
         ("nvme,serial=paths,subsys=paths", []),
         ("nvme,serial=plug,bus=port1", [""]),
