@@ -12,6 +12,7 @@ by gnuplot.
 
 import argparse
 import datetime
+import json
 import re
 import shlex
 import subprocess
@@ -26,6 +27,11 @@ PLUGIN = lab.BUILD / "user" / "calls.so"
 OUT = lab.ROOT / "docs" / "bench"
 IOMMU_MODES = ("off", "pt", "lazy", "strict")
 RINGS = ("default", "coop", "defer", "sqpoll")
+# fio's own figures, of a run as everybody makes them
+FIO = ("build/fio/fio", "--name=read", "--filename=/dev/nvme0n1", "--ioengine=io_uring",
+       "--direct=1", "--rw=randread", "--norandommap", "--bs=4k", "--iodepth=64", "--size=64m",
+       "--io_size=400m", "--thread", "--output-format=json")
+FIO_KINDS = {"memory": "--fixedbufs", "dmabuf": "--dmabuf=udmabuf"}
 PAIRS = ("user-user", "fixed-user", "user-fixed", "fixed-fixed")
 SIZES = {"64": 64, "4k": 4096, "64k": 65536, "1m": 1 << 20}
 FIGURE = re.compile(r"^([a-z0-9_.-]+) (-?[0-9.]+)$")
@@ -71,8 +77,8 @@ def compile_plugin():
     lab.step("BUILD", "calls", cmd, lab.LOG / "build-calls.log")
 
 
-def iobench(machine, timeout, words="", iommu="none", plugin=""):
-    """What the program says on one kernel."""
+def inside(machine, timeout, command, what, iommu="none", plugin=""):
+    """What a command says on one kernel."""
     output, log = [], []
 
     def sink(kind, data):
@@ -80,17 +86,30 @@ def iobench(machine, timeout, words="", iommu="none", plugin=""):
 
     options = lab.default_options(icount=True, smp=1, iommu=iommu, qemu_args=plugin)
     with lab.booted(machine, options) as guest:
-        end, seconds, status = guest.job(f"build/user/{PROGRAM.name} {words}", timeout, "repo",
-                                         sink)
+        end, seconds, status = guest.job(command, timeout, "repo", sink)
     text = "".join(output)
     found = lab.splat("".join(log))
     if end != "exit" or status or found:
         lab.say(text)
-        raise lab.Failed(f"iobench on {machine}: {end} {status}" +
+        raise lab.Failed(f"{command} on {machine}: {end} {status}" +
                          ("".join("\n    " + line for line in found or [])))
-    what = f"{machine} {words} {iommu if iommu != 'none' else ''}".strip()
-    lab.say(f"  BENCH   {what:<24} {seconds:.0f}s")
-    return text.splitlines()
+    shown = f"{machine} {what} {iommu if iommu != 'none' else ''}".strip()
+    lab.say(f"  BENCH   {shown:<24} {seconds:.0f}s")
+    return text
+
+
+def iobench(machine, timeout, words="", iommu="none", plugin=""):
+    """The lines that the program says on one kernel."""
+    command = f"build/user/{PROGRAM.name} {words}"
+    return inside(machine, timeout, command, words, iommu, plugin).splitlines()
+
+
+def measure_fio(machine, timeout, kind, iommu):
+    """CPU time that fio says a read has taken, in nanoseconds, which are instructions."""
+    told = inside(machine, timeout, shlex.join([*FIO, FIO_KINDS[kind]]), f"fio {kind}", iommu)
+    job = json.loads(told[told.index("{"):])["jobs"][0]
+    share = (job["usr_cpu"] + job["sys_cpu"]) / 100
+    return share * job["job_runtime"] * 1e6 / job["read"]["total_ios"]
 
 
 def measure(machine, timeout, words="", iommu="none"):
@@ -347,6 +366,18 @@ def dmabuf_tables(reads, calls, costs, struct_sizes):
             cost_tables(costs) + sizes_table(struct_sizes))
 
 
+def fio_table(found):
+    lines = ["", "### fio: instructions per read", "",
+             "Of user space and kernel, as fio's own CPU time has them, to about 0.5 %:", "",
+             f"    {shlex.join(FIO)} --fixedbufs|--dmabuf=udmabuf", "",
+             "| IOMMU | --fixedbufs, unpatched | --fixedbufs | ratio | --dmabuf=udmabuf "
+             "| of unpatched |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    for mode, (base, now, dmabuf) in found.items():
+        lines.append(f"| {mode} | {base:,.0f} | {now:,.0f} | {ratio(base, now)} | {dmabuf:,.0f} "
+                     f"| {ratio(base, dmabuf)} |")
+    return lines
+
+
 def write_reads(reads):
     with open(OUT / "dmabuf.tsv", "w", encoding="utf-8") as raw:
         raw.write("# SPDX-License-Identifier: GPL-2.0\n# figure\tIOMMU\tunpatched\tpatched\n")
@@ -409,11 +440,15 @@ def main():
         lab.build(machine)
     compile_program()
     compile_plugin()
+    lab.build_fio()
     base, now = [measure(machine, args.timeout) for machine in MACHINES]
     reads = {mode: {machine: measure(machine, args.timeout, "dmabuf", mode)
                     for machine in MACHINES} for mode in IOMMU_MODES}
     calls = {mode: count_calls("qemu", args.timeout, mode) for mode in IOMMU_MODES}
     costs = {mode: measure("qemu", args.timeout, "cost", mode) for mode in ("off", "strict")}
+    fio = {mode: (measure_fio("qemu-base", args.timeout, "memory", mode),
+                  measure_fio("qemu", args.timeout, "memory", mode),
+                  measure_fio("qemu", args.timeout, "dmabuf", mode)) for mode in IOMMU_MODES}
     hot = {machine: disassemble(machine) for machine in MACHINES}
     struct_sizes = {machine: sizes(machine) for machine in MACHINES}
 
@@ -433,7 +468,8 @@ def main():
              f"Series: commit {commit_id()} of `make tree`. Not in the figures: caches, memory",
              "bandwidth, and what interrupts cost on real hardware.", "",
              "![instructions per copy](memcpy.svg)"]
-    body = tables(base, now, hot) + dmabuf_tables(reads, calls, costs, struct_sizes)
+    body = (tables(base, now, hot) + dmabuf_tables(reads, calls, costs, struct_sizes) +
+            fio_table(fio))
     (OUT / "README.md").write_text("\n".join(lines + body) + "\n", encoding="utf-8")
     for line in body:
         lab.say(line)
