@@ -1315,6 +1315,45 @@ TEST_F(life, clone)
 	EXPECT_TRUE(dbuf_free_within(&e->buf, WAIT_MS));
 }
 
+/* A child has the ring as well, and the buffer with it, until it is gone too */
+TEST_F(life, fork)
+{
+	bool single = variant->type.setup & IORING_SETUP_SINGLE_ISSUER;
+	struct env *e = &self->e;
+	int go[2], status;
+	pid_t pid;
+	char c;
+
+	ASSERT_EQ(1, ring_dbuf(&e->ring, 0, &e->buf, e->fd));
+	ASSERT_EQ(0, buf_set(e, POISON, 0, 8192));
+	ASSERT_EQ(0, disk_set(e, DISK_POISON, BASE, 8192));
+	ASSERT_EQ(0, pipe(go));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		close(go[1]);
+		/* the other one is done with it when this ends */
+		if (read(go[0], &c, 1) ||
+		    rw(e, true, 4096, 4096, BASE + 4096) !=
+		    (single ? -EEXIST : 4096))
+			_exit(1);
+		_exit(0);
+	}
+	close(go[0]);
+	EXPECT_EQ(4096, rw(e, true, 0, 4096, BASE));
+	EXPECT_TRUE(disk_holds(e, POISON, BASE, 4096));
+	EXPECT_TRUE(disk_holds(e, DISK_POISON, BASE + 4096, 4096));
+	ring_exit(&e->ring);
+	EXPECT_EQ(1, dbuf_attached(&e->buf));
+	close(go[1]);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_TRUE(disk_holds(e, single ? DISK_POISON : POISON, BASE + 4096,
+			       4096));
+	EXPECT_TRUE(dbuf_free_within(&e->buf, WAIT_MS));
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
+}
+
 /* Ten thousand times, or as often as there is time for it */
 TEST_F_TIMEOUT(life, rounds, LONG_TIMEOUT)
 {
