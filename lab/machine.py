@@ -537,6 +537,9 @@ def qemu_command(machine, options, run, channel, kvm):
               "LAB_CHAN=/dev/vport*p1", "LAB_SHARE=9p"]
     iommu, words = IOMMU[options.iommu or MACHINES[machine].get("iommu", "none")]
     params += words
+    if p2p:
+        # this IOMMU doesn't check interrupts
+        params.append("vfio_iommu_type1.allow_unsafe_interrupts=1")
     share = "security_model=none,multidevs=remap"
     words = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot",
              "-machine", "q35,kernel-irqchip=split", "-display", "none", *accel,
