@@ -42,6 +42,7 @@
 #include <linux/overflow.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <linux/swiotlb.h>
 
 /* How long the memory may take to arrive, and how often to look for a signal. */
 #define IO_DMABUF_WAIT		(10 * HZ)
@@ -429,6 +430,16 @@ static int io_dmabuf_attach_dev(struct io_dmabuf_attach *attach)
 	return ret;
 }
 
+/*
+ * Whether the device may get a copy of the memory, of which the CPU's accesses
+ * know nothing: what exporters do around them copies all of it, and so undoes
+ * what another device, or another request, has done.
+ */
+static bool io_dmabuf_may_bounce(struct device *dev)
+{
+	return is_swiotlb_force_bounce(dev) || dma_addressing_limited(dev);
+}
+
 static struct io_dmabuf_attach *
 io_dmabuf_attach_new(struct io_dmabuf_token *token,
 		     struct io_dmabuf_device *ddev)
@@ -438,6 +449,8 @@ io_dmabuf_attach_new(struct io_dmabuf_token *token,
 
 	/* no exporter has to find out why a CPU can't do DMA to a BAR */
 	if (ddev->ops->vmap && !token->dmabuf->ops->vmap)
+		return ERR_PTR(-EOPNOTSUPP);
+	if (io_dmabuf_may_bounce(ddev->dev))
 		return ERR_PTR(-EOPNOTSUPP);
 
 	attach = kzalloc_obj(*attach, GFP_KERNEL_ACCOUNT);
@@ -480,8 +493,9 @@ free:
  *
  * Return: 0; -ENOMEM; -ENODEV if @ddev is shut down; -EMFILE if the token has
  * IO_DMABUF_MAX_ATTACHES already; -EOPNOTSUPP if the driver needs the CPU's
- * access and the exporter has none; -EREMOTEIO if the device can't reach the
- * memory where it is, and was asked to; or why the exporter refuses the device.
+ * access and the exporter has none, or if memory may have to be bounced for the
+ * device; -EREMOTEIO if the device can't reach the memory where it is, and was
+ * asked to; or why the exporter refuses the device.
  */
 int io_dmabuf_attach_add(struct io_dmabuf_token *token,
 			 struct io_dmabuf_device *ddev)

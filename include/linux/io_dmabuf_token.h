@@ -87,8 +87,8 @@ struct io_dmabuf_seg {
  * @nr_segs:	number of segments
  * @seg_shift:	all segments but the last have this size, as a power of two;
  *		0 if they don't
- * @need_sync:	the device isn't coherent or its memory is bounced: call
- *		io_dmabuf_map_sync_for_device() and _cpu() around each access
+ * @need_sync:	the device isn't coherent: call io_dmabuf_map_sync_for_device()
+ *		and _cpu() around each access
  * @rcu:	frees it
  *
  * Made by io_dmabuf_token_prepare(), constant from then on. Published in the

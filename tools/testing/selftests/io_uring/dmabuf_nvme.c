@@ -899,6 +899,72 @@ TEST_F(checksums, limit)
 	EXPECT_GE(2 << 20, kb * 2 * ms);
 }
 
+/* ---------------------------------------------------------------- bounced */
+
+FIXTURE(bounced) {
+	struct env e;
+};
+
+FIXTURE_VARIANT(bounced) {
+	enum exporter exp;
+};
+
+FIXTURE_VARIANT_ADD(bounced, udmabuf) {
+	.exp = UDMABUF,
+};
+
+FIXTURE_VARIANT_ADD(bounced, heap) {
+	.exp = HEAP,
+};
+
+FIXTURE_VARIANT_ADD(bounced, contiguous) {
+	.exp = CONTIGUOUS,
+};
+
+FIXTURE_VARIANT_ADD(bounced, scattered) {
+	.exp = SCATTERED,
+};
+
+FIXTURE_SETUP(bounced)
+{
+	static const struct ring_type plain = TYPE_PLAIN;
+	const char *skip;
+	FILE *cmdline;
+	char words[4096] = "";
+	int ret;
+
+	cmdline = fopen("/proc/cmdline", "r");
+	ASSERT_NE(NULL, cmdline);
+	fgets(words, sizeof(words), cmdline);
+	fclose(cmdline);
+	if (!strstr(words, "swiotlb=force"))
+		SKIP(return, "no swiotlb=force");
+	ret = env_init(&self->e, &plain, variant->exp, LIST_PAGES, NULL, &skip);
+	if (skip)
+		SKIP(return, "%s: %s", skip, strerror(-ret));
+	ASSERT_EQ(0, ret);
+}
+
+FIXTURE_TEARDOWN(bounced)
+{
+	env_exit(&self->e);
+}
+
+/* The drive would have a copy, which what the CPU reads and writes isn't in */
+TEST_F(bounced, refused)
+{
+	struct env *e = &self->e;
+	unsigned int i;
+
+	for (i = 0; i < 3; i++)
+		EXPECT_EQ(-EOPNOTSUPP, ring_dbuf(&e->ring, 0, &e->buf, e->fd));
+	if (e->buf.dev >= 0) {
+		EXPECT_EQ(0, dbuf_stats(&e->buf).attaches);
+		EXPECT_EQ(0, dbuf_attached(&e->buf));
+	}
+	EXPECT_EQ(-EFAULT, rw(e, true, 0, 4096, BASE));
+}
+
 /* ---------------------------------------------------------------- two paths */
 
 #define MAX_PATHS	4
