@@ -469,7 +469,7 @@ def drives(run):
         ("nvme,serial=parted", [""]),
         # blocks of 4 KiB, checksums, metadata without, and more of it than checksums are
         ("nvme,serial=mdts11,mdts=11", ["", "logical_block_size=4096,physical_block_size=4096",
-                                        "ms=8,pi=1", "ms=8", "ms=512,pi=1"]),
+                                        "ms=8,pi=1", "ms=8", "ms=240,pi=1"]),
         ("nvme,serial=paths,subsys=paths", ["shared=on"]),
         ("nvme,serial=paths,subsys=paths", []),
         ("nvme,serial=plug,bus=port1", [""]),
