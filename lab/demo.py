@@ -34,7 +34,8 @@ PARTS = (
 )
 
 # What is done with dma-bufs in each mode of the IOMMU. A drive and a device beside each other
-# reach one another by way of the host bridge; behind a switch they needn't.
+# reach one another by way of the host bridge; behind a switch they needn't. With an IOMMU this
+# switch and all behind it are one group, so that nobody but drivers gets at the device.
 MIB = 16
 DMABUF = (
     ("udmabuf", f"{COPY} -s {MIB}m write /dev/nvme0n1 && {COPY} -s {MIB}m read /dev/nvme0n1"),
@@ -100,6 +101,8 @@ def dmabuf_mode(mode, log):
     options = lab.default_options(icount=True, smp=1, iommu=mode, p2p=True)
     with lab.booted(MACHINE, options) as guest:
         for name, command in DMABUF:
+            if name == "switch" and mode != "off":
+                continue
             output = []
 
             def sink(kind, data, output=output):
@@ -132,12 +135,13 @@ $ build/user/demo-bar root|switch {MIB}
     for mode in bench.IOMMU_MODES:
         figures, verdicts = dmabuf_mode(mode, log)
         cells = [f"{float(figures.get(name, 'nan')):<12,.0f}" for name in READS]
-        words = ["yes" if verdicts[name] else "NO" for name in ("udmabuf", "root", "switch")]
+        words = [{True: "yes", False: "NO", None: "-"}[verdicts.get(name)]
+                 for name in ("udmabuf", "root", "switch")]
         lab.say(f"  {mode:<8}  {''.join(cells)}  | {words[0]:<10}{words[1]:<8}{words[2]}")
         good = good and all(verdicts.values())
     lab.say("""
   memory is an ordinary registered buffer; 64 reads at a time; an emulated CPU executes
-  as many instructions as a real one""")
+  as many instructions as a real one; - is a device that an IOMMU doesn't keep apart""")
     found = lab.splat("".join(log))
     if found:
         lab.report_splat(found)
