@@ -11,9 +11,9 @@
  * wrong ends the program.
  *
  *	iobench			the memory operations, and what must not change
- *	iobench dmabuf		reads into memory and into dma-bufs, by size
- *	iobench counts		the same, and marks for lab/bench/calls.c: a line
- *				"mark NAME OPERATIONS" for each second mark
+ *	iobench counts		reads into memory and into dma-bufs, by size, and
+ *				marks for lab/bench/calls.c: a line "mark NAME
+ *				OPERATIONS" for each second mark
  *	iobench cost		of registering and of moving a dma-buf
  *	iobench read4k FD	reads of 4 KiB into memory, a udmabuf, and dma-buf FD
  */
@@ -347,6 +347,7 @@ static void bench_dmabuf(void)
 		{ "4k", 4096, 64 }, { "16k", 16384, 64 }, { "64k", 65536, 16 },
 		{ "128k", 131072, 16 }, { "256k", 262144, 16 },
 		{ "512k", 524288, 16 }, { "1m", 1 << 20, 2 }, { "8m", 8 << 20, 1 },
+		{ "4k", 4096, 1 },
 	};
 	char name[32];
 
@@ -753,7 +754,7 @@ int main(int argc, char **argv)
 	setlinebuf(stdout);
 	if (argc > 1) {
 		counting = !strcmp(argv[1], "counts");
-		if (counting || !strcmp(argv[1], "dmabuf"))
+		if (counting)
 			bench_dmabuf();
 		else if (!strcmp(argv[1], "cost"))
 			bench_cost();
@@ -768,8 +769,6 @@ int main(int argc, char **argv)
 
 	bench_batch("nop", 1, false);
 	bench_batch("nop", 32, false);
-	bench_read("read_fixed.4k", MEMORY, -1, 1, 4096, 4096);
-	bench_read("read_fixed.4k", MEMORY, -1, 64, 4096, 256);
 	bench_send();
 	if (memcpy_ops) {
 		bench_batch("imm", 1, true);
