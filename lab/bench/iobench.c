@@ -353,15 +353,14 @@ static void bench_dmabuf(void)
 
 	for (unsigned int i = 0; i < sizeof(reads) / sizeof(reads[0]); i++) {
 		size_t len = reads[i].len;
-		/* as many as give a stable median */
-		unsigned int nr = len < (256 << 10) ? 4096 : (1U << 30) / len / 2;
+		unsigned int nr = len < (256 << 10) ? 1024 : (1U << 27) / len;
 
 		for (int memory = MEMORY; memory <= UDMABUF; memory++) {
 			snprintf(name, sizeof(name), "%s.%s",
 				 memory == MEMORY ? "memory" : "dmabuf",
 				 reads[i].name);
 			bench_read(name, memory, -1, reads[i].depth, len,
-				   nr / reads[i].depth / (counting ? 4 : 1));
+				   nr / reads[i].depth);
 		}
 	}
 }

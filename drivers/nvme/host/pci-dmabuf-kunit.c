@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * PRP lists of dma-bufs, against a controller that walks them as the NVMe base
- * specification says: entries one after the other, and the last slot of a page
+ * Data pointers and PRP lists of dma-bufs, against a controller that walks them
+ * as the NVMe base specification says: entries one after the other, and the last slot of a page
  * of the list is a pointer to the next page if more than one page of data is
  * left.
  *
@@ -9,6 +9,7 @@
  */
 #include <kunit/test.h>
 #include <linux/bits.h>
+#include <linux/blk-mq.h>
 #include <linux/io_dmabuf_token.h>
 #include <linux/minmax.h>
 #include <linux/module.h>
@@ -227,10 +228,127 @@ static void nvme_prp_list_test_fill(struct kunit *test)
 	}
 }
 
+/* A request and all that it takes to find out what its controller can do */
+struct dptr {
+	struct layout		layout;
+	struct nvme_dmabuf_map	map;
+	struct nvme_dmabuf_list	list;
+	__le64			prps[MAX_SEGS * MAX_SEG_PAGES];
+	struct nvme_dev		dev;
+	struct nvme_queue	nvmeq;
+	struct blk_mq_hw_ctx	hctx;
+	struct request		req;
+	struct nvme_iod		iod;
+};
+
+static void dptr_make(struct dptr *d, struct rnd_state *rnd)
+{
+	struct layout *l = &d->layout;
+
+	layout_make(l, rnd);
+	d->map.map = l->map;
+	d->map.nr_pages = l->nr_pages;
+	d->map.lists = l->nr_pages > 2 ? &d->list : NULL;
+	d->list.dma = LIST_BASE;
+	nvme_prp_list_fill(d->prps, l->nr_pages, &l->map, 0);
+}
+
+/* The address that the controller has for a page of data, PRPs only */
+static u64 dptr_prp(const struct dptr *d, unsigned int page, unsigned int nr)
+{
+	const union nvme_data_ptr *dptr = &d->iod.cmd.common.dptr;
+	u64 prp2 = le64_to_cpu(dptr->prp2);
+	unsigned int slot;
+
+	if (!page)
+		return le64_to_cpu(dptr->prp1);
+	if (nr == 2)
+		return prp2;
+	if (prp2 < LIST_BASE)
+		return 0;
+	slot = (prp2 - LIST_BASE) / sizeof(__le64) + page - 1;
+	return slot < d->map.nr_pages ? le64_to_cpu(d->prps[slot]) : 0;
+}
+
+/* Whether the pointer is an SGL; if it isn't the very data, that is a failure */
+static bool dptr_check(struct kunit *test, struct dptr *d, u64 off,
+		       unsigned int len)
+{
+	unsigned int in_page = off & (NVME_CTRL_PAGE_SIZE - 1);
+	unsigned int nr = DIV_ROUND_UP(in_page + len, NVME_CTRL_PAGE_SIZE);
+	u64 *addr = &d->layout.addr[off >> NVME_CTRL_PAGE_SHIFT];
+	const struct nvme_common_command *cmd = &d->iod.cmd.common;
+	bool sgl = cmd->flags & NVME_CMD_SGL_METABUF;
+	unsigned int i;
+
+	if (sgl) {
+		const struct nvme_sgl_desc *sge = &cmd->dptr.sgl;
+
+		KUNIT_ASSERT_EQ(test, sge->type, NVME_SGL_FMT_DATA_DESC << 4);
+		KUNIT_ASSERT_EQ(test, le32_to_cpu(sge->length), len);
+		KUNIT_ASSERT_EQ(test, le64_to_cpu(sge->addr),
+				addr[0] + in_page);
+		for (i = 1; i < nr; i++)
+			KUNIT_ASSERT_EQ(test, addr[i],
+					addr[0] + i * NVME_CTRL_PAGE_SIZE);
+		return true;
+	}
+	for (i = 0; i < nr; i++)
+		KUNIT_ASSERT_EQ_MSG(test, dptr_prp(d, i, nr),
+				    addr[i] + (i ? 0 : in_page),
+				    "page %u of %u at %llx", i, nr, off);
+	if (nr == 1)
+		KUNIT_ASSERT_EQ(test, le64_to_cpu(cmd->dptr.prp2), 0);
+	return false;
+}
+
+/*
+ * Requests of any size, with and without a controller that has SGLs, in memory
+ * of one piece and of several
+ */
+static void nvme_prp_list_test_dptr(struct kunit *test)
+{
+	struct dptr *d = kunit_kzalloc(test, sizeof(*d), GFP_KERNEL);
+	unsigned int i, sgls[2] = {}, lists[2] = {};
+	struct rnd_state rnd;
+
+	KUNIT_ASSERT_NOT_NULL(test, d);
+	KUNIT_ASSERT_PTR_EQ(test, blk_mq_rq_to_pdu(&d->req), (void *)&d->iod);
+	d->nvmeq.dev = &d->dev;
+	d->hctx.driver_data = &d->nvmeq;
+	d->req.mq_hctx = &d->hctx;
+	prandom_seed_state(&rnd, 3);
+
+	for (i = 0; i < 100000; i++) {
+		unsigned int has_sgls = i & 1, blocks, first, nr;
+
+		dptr_make(d, &rnd);
+		d->dev.ctrl.sgls = has_sgls ? NVME_CTRL_SGLS_BYTE_ALIGNED : 0;
+		memset(&d->iod, 0, sizeof(d->iod));
+		blocks = d->layout.nr_pages << (NVME_CTRL_PAGE_SHIFT - 9);
+		first = prandom_u32_state(&rnd) % blocks;
+		nr = 1 + prandom_u32_state(&rnd) % (blocks - first);
+
+		KUNIT_ASSERT_EQ(test, BLK_STS_OK,
+				nvme_dmabuf_set_dptr(&d->req, &d->map,
+						     (u64)first << 9, nr << 9));
+		if (dptr_check(test, d, (u64)first << 9, nr << 9))
+			sgls[has_sgls]++;
+		else if (le64_to_cpu(d->iod.cmd.common.dptr.prp2) >= LIST_BASE)
+			lists[has_sgls]++;
+		cond_resched();
+	}
+	KUNIT_EXPECT_EQ(test, sgls[0], 0);
+	KUNIT_EXPECT_GT(test, sgls[1], 0);
+	KUNIT_EXPECT_GT(test, lists[1], 0);
+	KUNIT_EXPECT_GT(test, lists[0], lists[1]);
+}
+
 static struct kunit_case nvme_prp_list_cases[] = {
 	KUNIT_CASE(nvme_prp_list_test_edges),
 	KUNIT_CASE(nvme_prp_list_test_random),
 	KUNIT_CASE(nvme_prp_list_test_misfits),
+	KUNIT_CASE_SLOW(nvme_prp_list_test_dptr),
 	KUNIT_CASE_SLOW(nvme_prp_list_test_fill),
 	{}
 };
@@ -242,5 +360,6 @@ static struct kunit_suite nvme_prp_list_suite = {
 
 kunit_test_suite(nvme_prp_list_suite);
 
+MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING");
 MODULE_DESCRIPTION("KUnit tests of PRP lists for dma-bufs");
 MODULE_LICENSE("GPL");

@@ -25,6 +25,7 @@
  * Copyright (C) 2026 The uring-offload authors
  */
 
+#include <kunit/visibility.h>
 #include <linux/blk-mq.h>
 #include <linux/delay.h>
 #include <linux/dma-buf.h>
@@ -40,23 +41,6 @@
 #include "pci-dmabuf.h"
 
 #define NVME_DMABUF_WARN	(10 * HZ)
-
-struct nvme_dmabuf_list {
-	__le64		*prps;
-	dma_addr_t	dma;
-};
-
-/*
- * @lists are the pages of the PRP list, or NULL if requests need none: see
- * nvme_dmabuf_need_list().  It has entries for @nr_pages pages from the offset
- * @start on, which are the window of the token.
- */
-struct nvme_dmabuf_map {
-	struct io_dmabuf_map	map;
-	struct nvme_dmabuf_list	*lists;
-	u64			start;
-	unsigned int		nr_pages;
-};
 
 static inline struct nvme_dev *to_nvme_dmabuf_dev(struct io_dmabuf_device *ddev)
 {
@@ -181,9 +165,9 @@ static blk_status_t nvme_dmabuf_build(struct request *req,
 				      nr_prps);
 }
 
-static blk_status_t nvme_dmabuf_set_dptr(struct request *req,
-					 struct nvme_dmabuf_map *nmap, u64 off,
-					 unsigned int len)
+VISIBLE_IF_KUNIT blk_status_t
+nvme_dmabuf_set_dptr(struct request *req, struct nvme_dmabuf_map *nmap, u64 off,
+		     unsigned int len)
 {
 	struct nvme_iod *iod = blk_mq_rq_to_pdu(req);
 	struct nvme_queue *nvmeq = req->mq_hctx->driver_data;
@@ -232,6 +216,7 @@ static blk_status_t nvme_dmabuf_set_dptr(struct request *req,
 
 	return nvme_dmabuf_build(req, map, off, len, use_sgl, force_sgl);
 }
+EXPORT_SYMBOL_IF_KUNIT(nvme_dmabuf_set_dptr);
 
 /**
  * nvme_pci_setup_dmabuf - fill in the data pointer of a request for a dma-buf

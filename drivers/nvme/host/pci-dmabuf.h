@@ -25,6 +25,23 @@
 
 #include "pci.h"
 
+struct nvme_dmabuf_list {
+	__le64		*prps;
+	dma_addr_t	dma;
+};
+
+/*
+ * @lists are the pages of the PRP list, or NULL if requests need none: see
+ * nvme_dmabuf_need_list().  It has entries for @nr_pages pages from the offset
+ * @start on, which are the window of the token.
+ */
+struct nvme_dmabuf_map {
+	struct io_dmabuf_map	map;
+	struct nvme_dmabuf_list	*lists;
+	u64			start;
+	unsigned int		nr_pages;
+};
+
 /**
  * nvme_prp_list_pages - how many pages a list has
  * @nr_pages:	number of pages of data, at least 2
@@ -111,5 +128,11 @@ static inline void nvme_prp_list_fill(__le64 *prps, unsigned int nr,
 		prps[i] = cpu_to_le64(seg->addr + (off - seg->off));
 	}
 }
+
+#if IS_ENABLED(CONFIG_KUNIT)
+blk_status_t nvme_dmabuf_set_dptr(struct request *req,
+				  struct nvme_dmabuf_map *nmap, u64 off,
+				  unsigned int len);
+#endif
 
 #endif /* _NVME_PCI_DMABUF_H */

@@ -55,7 +55,7 @@ FIXTURE_SETUP(p2p)
 	memset(self, 0, sizeof(*self));
 	e->fd = -1;
 	e->disk.fd = -1;
-	self->bar.container = self->bar.group = self->bar.device = -1;
+	vfio_bar_none(&self->bar);
 	if (!find_bar(variant->bar, self->bdf))
 		SKIP(return, "no ivshmem device");
 	if (!find_drive(variant->drive, e->disk.path, sizeof(e->disk.path)))

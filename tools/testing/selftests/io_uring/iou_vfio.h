@@ -168,6 +168,13 @@ static inline int vfio_bar_enable(struct vfio_bar *b, bool on)
 		      PCI_COMMAND) == sizeof(cmd) ? 0 : -EIO;
 }
 
+static inline void vfio_bar_none(struct vfio_bar *b)
+{
+	b->container = -1;
+	b->group = -1;
+	b->device = -1;
+}
+
 /* The device as such; what refers to its memory lives on, and gets none */
 static inline void vfio_bar_close(struct vfio_bar *b)
 {
@@ -177,7 +184,7 @@ static inline void vfio_bar_close(struct vfio_bar *b)
 		close(b->group);
 	if (b->container >= 0)
 		close(b->container);
-	b->device = b->group = b->container = -1;
+	vfio_bar_none(b);
 }
 
 static inline void vfio_bar_exit(struct vfio_bar *b)
@@ -202,7 +209,7 @@ static inline int vfio_bar_init(struct vfio_bar *b, const char *bdf,
 	int fd, ret;
 
 	memset(b, 0, sizeof(*b));
-	b->container = b->group = b->device = -1;
+	vfio_bar_none(b);
 	b->bar = bar;
 	ret = vfio_bind(bdf);
 	if (!ret)
