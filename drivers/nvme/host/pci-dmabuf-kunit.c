@@ -187,7 +187,9 @@ static void layout_make(struct layout *l, struct rnd_state *rnd)
 	l->nr_pages = 0;
 	for (i = 0; i < nr; i++) {
 		unsigned int len = 1 + prandom_u32_state(rnd) % MAX_SEG_PAGES;
-		u64 addr = (u64)prandom_u32_state(rnd) << NVME_CTRL_PAGE_SHIFT;
+		/* less than LIST_DMA */
+		u64 addr = (prandom_u32_state(rnd) >> 14) <<
+			   NVME_CTRL_PAGE_SHIFT;
 
 		if (even && i + 1 < nr)
 			len = 1 << shift;
@@ -228,6 +230,9 @@ static void nvme_prp_list_test_fill(struct kunit *test)
 	}
 }
 
+/* where the list is, also with addresses of 32 bits */
+#define LIST_DMA	BIT(31)
+
 /* A request and all that it takes to find out what its controller can do */
 struct dptr {
 	struct layout		layout;
@@ -249,7 +254,7 @@ static void dptr_make(struct dptr *d, struct rnd_state *rnd)
 	d->map.map = l->map;
 	d->map.nr_pages = l->nr_pages;
 	d->map.lists = l->nr_pages > 2 ? &d->list : NULL;
-	d->list.dma = LIST_BASE;
+	d->list.dma = LIST_DMA;
 	nvme_prp_list_fill(d->prps, l->nr_pages, &l->map, 0);
 }
 
@@ -264,9 +269,9 @@ static u64 dptr_prp(const struct dptr *d, unsigned int page, unsigned int nr)
 		return le64_to_cpu(dptr->prp1);
 	if (nr == 2)
 		return prp2;
-	if (prp2 < LIST_BASE)
+	if (prp2 < LIST_DMA)
 		return 0;
-	slot = (prp2 - LIST_BASE) / sizeof(__le64) + page - 1;
+	slot = (prp2 - LIST_DMA) / sizeof(__le64) + page - 1;
 	return slot < d->map.nr_pages ? le64_to_cpu(d->prps[slot]) : 0;
 }
 
@@ -334,7 +339,7 @@ static void nvme_prp_list_test_dptr(struct kunit *test)
 						     (u64)first << 9, nr << 9));
 		if (dptr_check(test, d, (u64)first << 9, nr << 9))
 			sgls[has_sgls]++;
-		else if (le64_to_cpu(d->iod.cmd.common.dptr.prp2) >= LIST_BASE)
+		else if (le64_to_cpu(d->iod.cmd.common.dptr.prp2) >= LIST_DMA)
 			lists[has_sgls]++;
 		cond_resched();
 	}
