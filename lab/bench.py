@@ -210,8 +210,8 @@ def tables(base, now, hot, reads):
         row("NOP, 1 a submission", base["nop.batch1"], now["nop.batch1"]),
         row("NOP, 32 a submission", base["nop.batch32"], now["nop.batch32"]),
         row("READ_FIXED, 4 KiB from the NVMe drive, depth 1",
-            *(reads["off"][machine]["memory.4k.depth1"] for machine in MACHINES)),
-        row("READ_FIXED, depth 64",
+            base["read_fixed.4k.depth1"], now["read_fixed.4k.depth1"]),
+        row("READ_FIXED, depth 64, all that the machine executes",
             *(reads["off"][machine]["memory.4k.depth64"] for machine in MACHINES)),
         row("SEND, 1 KiB on loopback TCP", base["send.1k"], now["send.1k"])])
     lines += section("MEMCPY_IMMEDIATE: instructions per operation", "NOP", "MEMCPY_IMMEDIATE", [
@@ -472,8 +472,7 @@ def main():
              f"`make bench`, {when}, {version}, `-icount shift=0,sleep=off -smp 1 "
              "-cpu max,-erms,-fsrm`. Figures are instructions: of user space, kernel, workers",
              "and the SQ thread of one process together. They repeat within 0.2 %, those with",
-             "`sqpoll` don't, its thread spins while there is nothing to do. READ_FIXED is what the",
-             "whole machine executes.",
+             "`sqpoll` don't, its thread spins while there is nothing to do.",
              f"Series: commit {commit_id()} of `make tree`. Not in the figures: caches, memory",
              "bandwidth, and what interrupts cost on real hardware.", "",
              "![instructions per copy](memcpy.svg)"]

@@ -347,7 +347,6 @@ static void bench_dmabuf(void)
 		{ "4k", 4096, 64 }, { "16k", 16384, 64 }, { "64k", 65536, 16 },
 		{ "128k", 131072, 16 }, { "256k", 262144, 16 },
 		{ "512k", 524288, 16 }, { "1m", 1 << 20, 2 }, { "8m", 8 << 20, 1 },
-		{ "4k", 4096, 1 },
 	};
 	char name[32];
 
@@ -768,6 +767,7 @@ int main(int argc, char **argv)
 
 	bench_batch("nop", 1, false);
 	bench_batch("nop", 32, false);
+	bench_read("read_fixed.4k", MEMORY, -1, 1, 4096, 4096);
 	bench_send();
 	if (memcpy_ops) {
 		bench_batch("imm", 1, true);
