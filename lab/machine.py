@@ -11,6 +11,7 @@ qemu-lazy, qemu-pt, qemu-swiotlb
             with all DMA by way of bounce buffers
 qemu-p2p    qemu-iommu, and with devices whose memory is for drives to read and write
 qemu-p2p-off  qemu-p2p without an IOMMU
+qemu-suspend  qemu-debug's kernel, whose devices may be suspended
 qemu-base   qemu's configuration of the unpatched kernel
 """
 
@@ -80,6 +81,9 @@ MACHINES |= {
     # the same switch, which is where it doesn't go by the host bridge without an IOMMU
     "qemu-p2p": MACHINES["qemu-debug"] | {"iommu": "strict", "p2p": True},
     "qemu-p2p-off": MACHINES["qemu-debug"] | {"p2p": True},
+    # whose devices are suspended: neither the root file system's comes back from that nor
+    # a virtio port
+    "qemu-suspend": MACHINES["qemu-debug"] | {"channel": "serial"},
 }
 
 # Seconds from the start of the program to the guest's first word.
@@ -433,8 +437,9 @@ def cmdline(machine, options, params):
         # half of the time of a boot, and UML has it: --append kmemleak=on where UML does not do
         if "kmemleak=" not in options.append:
             words.append("kmemleak=off")
-        # memory in one piece for the CMA heap, queues to poll, slots to switch off
-        words += ["cma=64M", "nvme.poll_queues=2", "pcie_ports=native"]
+        # memory in one piece for the CMA heap; huge pages, more than fit in there, as they
+        # may be of that memory and can't be pinned then; queues to poll, slots to switch off
+        words += ["cma=64M", "hugepages=40", "nvme.poll_queues=2", "pcie_ports=native"]
         words += MACHINES[machine].get("append", [])
     return words + shlex.split(options.append or "")
 
@@ -533,8 +538,13 @@ def qemu_command(machine, options, run, channel, kvm):
         accel = ["-accel", "kvm" if kvm else "tcg,thread=multi",
                  "-cpu", cpu, "-smp", str(options.smp)]
     params = ["root=root", "rootfstype=9p", "console=ttyS0", "no_timer_check", "mitigations=off",
-              "rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=loose",
-              "LAB_CHAN=/dev/vport*p1", "LAB_SHARE=9p"]
+              "rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=loose", "LAB_SHARE=9p"]
+    if MACHINES[machine].get("channel") == "serial":
+        params.append("LAB_CHAN=/dev/ttyS1")
+        port = ["-serial", "chardev:lab"]
+    else:
+        params.append("LAB_CHAN=/dev/vport*p1")
+        port = ["-device", "virtserialport,bus=vs.0,nr=1,chardev=lab,name=lab"]
     iommu, words = IOMMU[options.iommu or MACHINES[machine].get("iommu", "none")]
     params += words
     if p2p:
@@ -553,7 +563,7 @@ def qemu_command(machine, options, run, channel, kvm):
              "-virtfs", f"local,path={run / 'out'},mount_tag=out,{share}",
              "-device", "virtio-serial-pci,id=vs",
              "-chardev", f"socket,id=lab,fd={channel}",
-             "-device", "virtserialport,bus=vs.0,nr=1,chardev=lab,name=lab",
+             *port,
              "-drive", f"file={drive(run / 'nvme1.img', 512 << 20)},if=none,id=d1,format=raw",
              "-drive", f"file={drive(run / 'nvme2.img', 64 << 20)},if=none,id=d2,format=raw",
              "-device", "nvme,id=nvme0,serial=lab",

@@ -27,6 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -585,6 +586,9 @@ int main(void)
 	sigset_t set;
 
 	mount_early();
+	/* a test may take the root file system away */
+	if (mlockall(MCL_CURRENT))
+		perror("init: mlockall");
 	open_channel();
 	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	sigemptyset(&set);

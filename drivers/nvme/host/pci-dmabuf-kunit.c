@@ -308,13 +308,13 @@ static bool dptr_check(struct kunit *test, struct dptr *d, u64 off,
 }
 
 /*
- * Requests of any size, with and without a controller that has SGLs, in memory
- * of one piece and of several
+ * Requests of any size, of a controller that has no SGLs, of one that has, and of
+ * one whose SGLs are turned off, in memory of one piece and of several
  */
 static void nvme_prp_list_test_dptr(struct kunit *test)
 {
 	struct dptr *d = kunit_kzalloc(test, sizeof(*d), GFP_KERNEL);
-	unsigned int i, sgls[2] = {}, lists[2] = {};
+	unsigned int i, threshold, sgls[3] = {}, lists[3] = {};
 	struct rnd_state rnd;
 
 	KUNIT_ASSERT_NOT_NULL(test, d);
@@ -325,28 +325,36 @@ static void nvme_prp_list_test_dptr(struct kunit *test)
 	prandom_seed_state(&rnd, 3);
 
 	for (i = 0; i < 100000; i++) {
-		unsigned int has_sgls = i & 1, blocks, first, nr;
+		unsigned int kind = i % 3, blocks, first, nr;
+		blk_status_t status;
 
 		dptr_make(d, &rnd);
-		d->dev.ctrl.sgls = has_sgls ? NVME_CTRL_SGLS_BYTE_ALIGNED : 0;
+		d->dev.ctrl.sgls = kind ? NVME_CTRL_SGLS_BYTE_ALIGNED : 0;
 		memset(&d->iod, 0, sizeof(d->iod));
 		blocks = d->layout.nr_pages << (NVME_CTRL_PAGE_SHIFT - 9);
 		first = prandom_u32_state(&rnd) % blocks;
 		nr = 1 + prandom_u32_state(&rnd) % (blocks - first);
 
-		KUNIT_ASSERT_EQ(test, BLK_STS_OK,
-				nvme_dmabuf_set_dptr(&d->req, &d->map,
-						     (u64)first << 9, nr << 9));
+		/* the drives of this machine get by without SGLs, too */
+		threshold = nvme_pci_sgl_threshold;
+		if (kind == 2)
+			nvme_pci_sgl_threshold = 0;
+		status = nvme_dmabuf_set_dptr(&d->req, &d->map,
+					      (u64)first << 9, nr << 9);
+		nvme_pci_sgl_threshold = threshold;
+		KUNIT_ASSERT_EQ(test, BLK_STS_OK, status);
 		if (dptr_check(test, d, (u64)first << 9, nr << 9))
-			sgls[has_sgls]++;
+			sgls[kind]++;
 		else if (le64_to_cpu(d->iod.cmd.common.dptr.prp2) >= LIST_DMA)
-			lists[has_sgls]++;
+			lists[kind]++;
 		cond_resched();
 	}
 	KUNIT_EXPECT_EQ(test, sgls[0], 0);
 	KUNIT_EXPECT_GT(test, sgls[1], 0);
 	KUNIT_EXPECT_GT(test, lists[1], 0);
 	KUNIT_EXPECT_GT(test, lists[0], lists[1]);
+	KUNIT_EXPECT_EQ(test, sgls[2], 0);
+	KUNIT_EXPECT_GT(test, lists[2], lists[1]);
 }
 
 static struct kunit_case nvme_prp_list_cases[] = {

@@ -53,6 +53,14 @@ to_nvme_dmabuf_map(struct io_dmabuf_map *map)
 	return container_of(map, struct nvme_dmabuf_map, map);
 }
 
+EXPORT_SYMBOL_IF_KUNIT(nvme_pci_sgl_threshold);
+
+/* Whoever turns SGLs off has a reason, and gets them for metadata only */
+static bool nvme_dmabuf_use_sgl(struct nvme_dev *dev)
+{
+	return nvme_ctrl_sgl_supported(&dev->ctrl) && nvme_pci_sgl_threshold;
+}
+
 static void nvme_dmabuf_set_sge(struct nvme_sgl_desc *sge, dma_addr_t addr,
 				unsigned int len)
 {
@@ -172,14 +180,15 @@ nvme_dmabuf_set_dptr(struct request *req, struct nvme_dmabuf_map *nmap, u64 off,
 	struct nvme_iod *iod = blk_mq_rq_to_pdu(req);
 	struct nvme_queue *nvmeq = req->mq_hctx->driver_data;
 	union nvme_data_ptr *dptr = &iod->cmd.common.dptr;
-	bool use_sgl = nvme_ctrl_sgl_supported(&nvmeq->dev->ctrl);
 	/* for the reason that nvme_pci_use_sgls() has */
-	bool force_sgl = use_sgl && req->nr_integrity_segments > 1;
+	bool force_sgl = req->nr_integrity_segments > 1 &&
+			 nvme_ctrl_sgl_supported(&nvmeq->dev->ctrl);
 	unsigned int first_len = NVME_CTRL_PAGE_SIZE -
 				 (off & (NVME_CTRL_PAGE_SIZE - 1));
 	const struct io_dmabuf_map *map = &nmap->map;
 	unsigned int page, last;
 	dma_addr_t addr;
+	bool use_sgl;
 	u64 contig;
 
 	addr = io_dmabuf_map_addr(map, off, &contig);
@@ -195,6 +204,7 @@ nvme_dmabuf_set_dptr(struct request *req, struct nvme_dmabuf_map *nmap, u64 off,
 		return BLK_STS_OK;
 	}
 
+	use_sgl = force_sgl || nvme_dmabuf_use_sgl(nvmeq->dev);
 	if (use_sgl && len <= contig) {
 		iod->cmd.common.flags = NVME_CMD_SGL_METABUF;
 		nvme_dmabuf_set_sge(&dptr->sgl, addr, len);
@@ -418,7 +428,7 @@ static bool nvme_dmabuf_need_list(struct nvme_dev *dev,
 		return false;
 	if (dev->ctrl.quirks & NVME_QUIRK_DMAPOOL_ALIGN_512)
 		return false;
-	if (!nvme_ctrl_sgl_supported(&dev->ctrl))
+	if (!nvme_dmabuf_use_sgl(dev))
 		return true;
 	io_dmabuf_map_addr(&nmap->map, token->off, &contig);
 	return contig < token->len;

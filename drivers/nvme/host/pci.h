@@ -213,6 +213,8 @@ static inline void nvme_pci_sgl_set_seg(struct nvme_sgl_desc *sge,
 	sge->type = NVME_SGL_FMT_LAST_SEG_DESC << 4;
 }
 
+extern unsigned int nvme_pci_sgl_threshold;
+
 int nvme_poll(struct blk_mq_hw_ctx *hctx, struct io_comp_batch *iob);
 void nvme_free_descriptors(struct request *req);
 

@@ -12,7 +12,8 @@
  * else uses: IO_URING_TEST_DRIVE=/dev/nvme1n1 ./dmabuf_nvme. Its first 64 MiB are
  * overwritten. The test paths.* is for a drive that has two controllers, the
  * others are for one that has one; slot.* is for one in a slot that can be
- * switched off, and doesn't switch it on again.
+ * switched off, and doesn't switch it on again. suspend.* suspends all devices of
+ * the machine, and had better not be on one that doesn't come back from that.
  */
 #include <glob.h>
 #include <libgen.h>
@@ -728,11 +729,14 @@ FIXTURE_SETUP(exporter)
 	if (!getenv("IO_URING_TEST_DRIVE"))
 		SKIP(return, "no IO_URING_TEST_DRIVE");
 	self->huge = read_num(HUGE_PAGES);
-	if (variant->exp == UDMABUF_HUGE)
+	if (variant->exp == UDMABUF_HUGE && self->huge < 4)
 		ASSERT_EQ(0, put_file("4", HUGE_PAGES));
 	ret = env_init(e, &plain, variant->exp, LIST_PAGES, NULL, &skip);
 	if (skip)
 		SKIP(return, "%s: %s", skip, strerror(-ret));
+	/* memory is in use, or what the pages are of is for CMA: that isn't pinned */
+	if (variant->exp == UDMABUF_HUGE && ret == -ENOMEM)
+		SKIP(return, "no huge pages, reserve some at boot");
 	ASSERT_EQ(0, ret);
 	ASSERT_EQ(1, ring_dbuf(&e->ring, 0, &e->buf, e->fd));
 }
@@ -1136,6 +1140,67 @@ TEST_F_TIMEOUT(slot, power_off, 60)
 	ring_exit(&e->ring);
 	EXPECT_TRUE(dbuf_free_within(&e->buf, WAIT_MS));
 	EXPECT_EQ(0, dbuf_lost(&e->buf));
+}
+
+/* ---------------------------------------------------------------- suspend */
+
+FIXTURE(suspend) {
+	struct env e;
+	struct nvme n;
+};
+
+FIXTURE_VARIANT(suspend) {
+	struct ring_type type;
+};
+
+FIXTURE_VARIANT_ADD(suspend, defer) {
+	.type = TYPE_DEFER,
+};
+
+FIXTURE_VARIANT_ADD(suspend, sqpoll) {
+	.type = TYPE_SQPOLL,
+};
+
+FIXTURE_VARIANT_ADD(suspend, iopoll) {
+	.type = TYPE_IOPOLL,
+};
+
+FIXTURE_SETUP(suspend)
+{
+	struct env *e = &self->e;
+	const char *skip;
+	int ret;
+
+	if (access("/sys/power/pm_test", W_OK))
+		SKIP(return, "kernel can't try a suspend");
+	ret = nvme_env(e, &self->n, &variant->type, &skip);
+	if (skip)
+		SKIP(return, "%s: %s", skip, strerror(-ret));
+	ASSERT_EQ(0, ret);
+	ASSERT_EQ(1, ring_dbuf(&e->ring, 0, &e->buf, e->fd));
+	ASSERT_EQ(0, put_file("devices", "/sys/power/pm_test"));
+	ASSERT_EQ(0, put_file("1", "/sys/module/suspend/parameters/pm_test_delay"));
+}
+
+FIXTURE_TEARDOWN(suspend)
+{
+	put_file("none", "/sys/power/pm_test");
+	env_exit(&self->e);
+}
+
+/* Tasks are frozen, devices are suspended for a second, all is woken again */
+static int act_suspend(const struct nvme *n)
+{
+	return put_file("freeze", "/sys/power/state");
+}
+
+TEST_F_TIMEOUT(suspend, in_flight, LONG_TIMEOUT)
+{
+	/* who would poll is frozen: only a timeout looks for what is done then */
+	if (variant->type.setup & IORING_SETUP_IOPOLL)
+		ASSERT_EQ(0, nvme_put_ns(&self->n, "queue/io_timeout",
+					 IO_TIMEOUT));
+	ROUGH_TRAFFIC(act_suspend, 100, run_ms(2500));
 }
 
 TEST_HARNESS_MAIN
