@@ -48,8 +48,10 @@ QEMU_CONFIG = ["common.config", "qemu.config"]
 MACHINES = {
     "um": {
         "arch": "um", "tree": "linux", "folder": "um", "target": "linux", "debug": True,
-        "config": ["common.config", "um.config", "debug.config", "series.config",
-                   "series-debug.config"],
+        # the last one wins: it makes modules of what others build in
+        "config": ["common.config", "debug.config", "series.config", "series-debug.config",
+                   "um.config"],
+        "modules": ["lib/test_dmabuf.ko"],
     },
     "qemu": {
         "arch": "x86_64", "tree": "linux", "folder": "qemu", "target": "vmlinux",
@@ -319,7 +321,9 @@ def configure(machine):
 def build(machine):
     with locked(MACHINES[machine]["folder"].replace("/", "-")):
         configure(machine)
-        cmd = kernel_make(machine) + [f"-j{JOBS}", MACHINES[machine]["target"]]
+        spec = MACHINES[machine]
+        cmd = kernel_make(machine) + [f"-j{JOBS}", spec["target"]]
+        cmd += ["modules"] if spec.get("modules") else []
         step("BUILD", machine, cmd, LOG / f"build-{machine}.log")
 
 
@@ -631,6 +635,12 @@ class Guest:
             raise Died(f"{self.machine} did not boot")
         self.send(f"repo {len(os.fsencode(ROOT))}\n".encode() + os.fsencode(ROOT))
         self.collect(self.begin + limit, self.keep_boot_log)
+        for module in MACHINES[self.machine].get("modules", []):
+            path = BUILD / MACHINES[self.machine]["folder"] / module
+            end, _, status = self.job(f"insmod {shlex.quote(str(path))}", limit, "repo",
+                                      self.keep_boot_log)
+            if (end, status) != ("exit", 0):
+                raise Died(f"{self.machine} does not load {module}")
         self.boot_seconds = time.monotonic() - self.begin
 
     def send(self, data):
