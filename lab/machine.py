@@ -381,6 +381,23 @@ def build_selftests():
          LOG / "build-selftests.log")
 
 
+def build_ublk():
+    """kublk and its tests, which look for it in their own folder; it needs liburing."""
+    install_headers()
+    build_liburing()
+    source = BUILD / "linux" / "tools" / "testing" / "selftests" / "ublk"
+    folder = BUILD / "user" / "obj" / "ublk"
+    folder.mkdir(parents=True, exist_ok=True)
+    include = BUILD / "user" / "include"
+    liburing = BUILD / "liburing" / "src"
+    # headers are no prerequisites of kublk: what has changed is built, and so is all of it
+    step("BUILD", "ublk", ["make", "-B", "-C", str(source), f"OUTPUT={folder}",
+                           f"USERCFLAGS=-isystem {include} -isystem {liburing / 'include'}",
+                           f"LDLIBS=-lpthread -lm {liburing / 'liburing.a'}",
+                           f"INSTALL_PATH={BUILD / 'user' / 'selftests' / 'ublk'}",
+                           "all", "install"], LOG / "build-ublk.log")
+
+
 def build_liburing(tests=()):
     """The library, and those programs of its test folder that are wanted."""
     tree = BUILD / "liburing"
@@ -400,7 +417,9 @@ def build_fio():
     tree = BUILD / "fio"
     if not (tree / "configure").is_file():
         raise Failed("build/fio is missing; make it with: make tree")
-    if not (tree / "config-host.mak").is_file():
+    config = tree / "config-host.mak"
+    # the kernel's own tests of ublk use libaio, without which it may have been configured
+    if not config.is_file() or "CONFIG_LIBAIO=y" not in config.read_text():
         cc = ["--cc=ccache gcc"] if shutil.which("ccache") else []
         step("CONFIG", "fio", ["./configure", "--disable-native", *cc],
              LOG / "config-fio.log", cwd=tree)
@@ -926,7 +945,7 @@ def main():
     if options.verb == "user":
         build_init()
         build_selftests()
-        build_liburing()
+        build_ublk()
         build_fio()
         return 0
     if options.tty and not sys.stdin.isatty():

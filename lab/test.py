@@ -363,7 +363,10 @@ def build_for(entries):
                     if entry["kind"] == "liburing"})
     if names:
         lab.build_liburing(names)
-    if any("build/fio/" in entry["arg"] for entry in entries):
+    ublk = any("lab/guest/ublk " in entry["arg"] for entry in entries)
+    if ublk:
+        lab.build_ublk()
+    if ublk or any("build/fio/" in entry["arg"] for entry in entries):
         lab.build_fio()
 
 

@@ -1,0 +1,49 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+
+. "$(cd "$(dirname "$0")" && pwd)"/test_common.sh
+
+ERR_CODE=0
+
+# Three legs have what the device has, however its data gets to the server
+_mirror_test() {
+	local dev_id
+	local file
+
+	_create_backfile 0 32M
+	_create_backfile 1 32M
+	_create_backfile 2 32M
+
+	dev_id=$(_add_ublk_dev -q 2 -t mirror "$@" "${UBLK_BACKFILES[@]}")
+	_check_add_dev "$TID" $?
+
+	_run_fio_verify_io --filename=/dev/ublkb"${dev_id}" --size=32M || return
+	for file in "${UBLK_BACKFILES[@]}"; do
+		cmp /dev/ublkb"${dev_id}" "$file" || return
+	done
+	_ublk_del_dev "${dev_id}"
+}
+
+if ! _have_program fio; then
+	exit "$UBLK_SKIP_CODE"
+fi
+for feature in ZERO_COPY AUTO_BUF_REG USER_COPY BATCH_IO PER_IO_DAEMON; do
+	if ! _have_feature $feature; then
+		exit "$UBLK_SKIP_CODE"
+	fi
+done
+
+_prep_test "mirror" "write and verify test with all ways to get at data"
+
+for mode in -z --auto_zc -u -g --batch "--batch --auto_zc" "--per_io_tasks --nthreads 3" \
+	    "-z --no_ublk_fixed_fd"; do
+	# shellcheck disable=SC2086
+	if ! _mirror_test $mode; then
+		echo "mirror $mode failed"
+		ERR_CODE=255
+		break
+	fi
+done
+
+_cleanup_test
+_show_result "$TID" $ERR_CODE
