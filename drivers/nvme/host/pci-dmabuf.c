@@ -53,8 +53,6 @@ to_nvme_dmabuf_map(struct io_dmabuf_map *map)
 	return container_of(map, struct nvme_dmabuf_map, map);
 }
 
-EXPORT_SYMBOL_IF_KUNIT(nvme_pci_sgl_threshold);
-
 /* Whoever turns SGLs off has a reason, and gets them for metadata only */
 static bool nvme_dmabuf_use_sgl(struct nvme_dev *dev)
 {
