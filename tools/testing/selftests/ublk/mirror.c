@@ -111,11 +111,12 @@ static void mirror_queue_legs(struct ublk_thread *t, struct ublk_queue *q, int t
 {
 	struct io_uring_sqe *sqe[MIRROR_MAX_LEGS];
 	int nr = __builtin_popcount(legs);
+	int got = ublk_io_alloc_sqes(t, sqe, nr);
 	unsigned int leg;
 	int i = 0;
 
+	ublk_assert(got == nr);
 	mirror_io_of(q, tag)->tried |= legs;
-	ublk_assert(ublk_io_alloc_sqes(t, sqe, nr) == nr);
 	for (leg = 0; leg < MIRROR_MAX_LEGS; leg++)
 		if (legs & (1U << leg))
 			mirror_prep_leg(t, q, tag, sqe[i++], leg);
@@ -152,8 +153,9 @@ static void mirror_queue_buf_cmd(struct ublk_thread *t, struct ublk_queue *q, in
 {
 	unsigned short buf_idx = ublk_io_buf_idx(t, q, tag);
 	struct io_uring_sqe *sqe[1];
+	int got = ublk_io_alloc_sqes(t, sqe, 1);
 
-	ublk_assert(ublk_io_alloc_sqes(t, sqe, 1) == 1);
+	ublk_assert(got == 1);
 	if (reg)
 		io_uring_prep_buf_register(sqe[0], q, tag, q->q_id, buf_idx);
 	else
