@@ -27,23 +27,12 @@ _mirror_test() {
 if ! _have_program fio; then
 	exit "$UBLK_SKIP_CODE"
 fi
-for feature in ZERO_COPY AUTO_BUF_REG USER_COPY BATCH_IO PER_IO_DAEMON; do
-	if ! _have_feature $feature; then
-		exit "$UBLK_SKIP_CODE"
-	fi
-done
+_need_features ZERO_COPY AUTO_BUF_REG USER_COPY BATCH_IO PER_IO_DAEMON
 
 _prep_test "mirror" "write and verify test with all ways to get at data"
 
-for mode in -z --auto_zc -u -g --batch "--batch --auto_zc" "--per_io_tasks --nthreads 3" \
-	    "-z --no_ublk_fixed_fd"; do
-	# shellcheck disable=SC2086
-	if ! _mirror_test $mode; then
-		echo "mirror $mode failed"
-		ERR_CODE=255
-		break
-	fi
-done
+_test_modes _mirror_test -z --auto_zc -u -g --batch "--batch --auto_zc" \
+	    "--per_io_tasks --nthreads 3" "-z --no_ublk_fixed_fd"
 
 _cleanup_test
 _show_result "$TID" $ERR_CODE

@@ -45,11 +45,7 @@ _mirror_test() {
 if ! _have_null_blk; then
 	exit "$UBLK_SKIP_CODE"
 fi
-for feature in ZERO_COPY AUTO_BUF_REG USER_COPY; do
-	if ! _have_feature $feature; then
-		exit "$UBLK_SKIP_CODE"
-	fi
-done
+_need_features ZERO_COPY AUTO_BUF_REG USER_COPY
 
 _prep_test "mirror" "a leg that failed a write isn't read again"
 
@@ -59,14 +55,7 @@ _create_backfile 0 8M
 _create_backfile 1 0
 _create_backfile 2 8M
 
-for mode in "-q 2" -z --auto_zc -u; do
-	# shellcheck disable=SC2086
-	if ! _mirror_test $mode; then
-		echo "mirror $mode failed"
-		ERR_CODE=255
-		break
-	fi
-done
+_test_modes _mirror_test "-q 2" -z --auto_zc -u
 
 _cleanup_test
 _show_result "$TID" $ERR_CODE

@@ -32,11 +32,7 @@ _mirror_test() {
 if ! _have_program fio; then
 	exit "$UBLK_SKIP_CODE"
 fi
-for feature in ZERO_COPY AUTO_BUF_REG USER_COPY PER_IO_DAEMON; do
-	if ! _have_feature $feature; then
-		exit "$UBLK_SKIP_CODE"
-	fi
-done
+_need_features ZERO_COPY AUTO_BUF_REG USER_COPY PER_IO_DAEMON
 
 _prep_test "mirror" "legs run out of space under load"
 
@@ -44,14 +40,7 @@ FULL_DIR=$(_create_tmp_dir)
 mount -t tmpfs -o size=8M tmpfs "$FULL_DIR"
 _create_backfile 1 0
 
-for mode in "-d 32" -z --auto_zc -u "--per_io_tasks --nthreads 3"; do
-	# shellcheck disable=SC2086
-	if ! _mirror_test $mode; then
-		echo "mirror $mode failed"
-		ERR_CODE=255
-		break
-	fi
-done
+_test_modes _mirror_test "-d 32" -z --auto_zc -u "--per_io_tasks --nthreads 3"
 
 umount "$FULL_DIR"
 _remove_tmp_dir "$FULL_DIR"

@@ -61,11 +61,7 @@ _refused() {
 if ! _have_null_blk; then
 	exit "$UBLK_SKIP_CODE"
 fi
-for feature in ZERO_COPY AUTO_BUF_REG USER_COPY SHMEM_ZC; do
-	if ! _have_feature $feature; then
-		exit "$UBLK_SKIP_CODE"
-	fi
-done
+_need_features ZERO_COPY AUTO_BUF_REG USER_COPY SHMEM_ZC
 
 _prep_test "mirror" "a write that all legs fail, and mirrors that aren't any"
 
@@ -76,14 +72,7 @@ _create_backfile 1 8M
 _create_backfile 2 8M
 _create_backfile 3 16M
 
-for mode in "-q 2" -z --auto_zc -u; do
-	# shellcheck disable=SC2086
-	if ! _mirror_test $mode; then
-		echo "mirror $mode failed"
-		ERR_CODE=255
-		break
-	fi
-done
+_test_modes _mirror_test "-q 2" -z --auto_zc -u
 
 REFUSED_ID=77
 LEGS=("${UBLK_BACKFILES[1]}" "${UBLK_BACKFILES[2]}")
