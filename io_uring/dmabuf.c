@@ -16,6 +16,7 @@
  * Copyright (C) 2026 The uring-offload authors
  */
 #include <linux/blkdev.h>
+#include <linux/completion.h>
 #include <linux/dma-buf.h>
 #include <linux/file.h>
 #include <linux/fs.h>
@@ -476,13 +477,75 @@ static ssize_t io_dmabuf_rw_async(struct kiocb *kiocb,
 	return io_dmabuf_parts_put(parts);
 }
 
-static ssize_t io_dmabuf_rw_sync(struct io_kiocb *req, struct kiocb *kiocb,
+/* What a worker does that has waited for the memory, see io_dmabuf_prepare() */
+static int io_dmabuf_wait_error(int ret)
+{
+	if (ret != -EINTR && ret != -ERESTARTSYS)
+		return ret;
+	if (fatal_signal_pending(current) || io_wq_worker_stopped())
+		return -ECANCELED;
+	/*
+	 * Exporters may do interruptible waits, and so return for a task_work,
+	 * or for SIGSTOP. A worker sees to these in between of two requests.
+	 */
+	return -ESTALE;
+}
+
+/* A part that a worker waits for, but not while it has dma_resv */
+struct io_dmabuf_held {
+	struct kiocb		kiocb;
+	struct completion	done;
+	long			res;
+};
+
+static void io_dmabuf_held_complete(struct kiocb *kiocb, long res)
+{
+	struct io_dmabuf_held *held = container_of(kiocb, struct io_dmabuf_held,
+						   kiocb);
+
+	held->res = res;
+	complete(&held->done);
+}
+
+/*
+ * Submit a part while the memory can't move: who wants to move it may be waiting
+ * for the lock, and be faster at each attempt. If the file would have to wait,
+ * for a tag say, then others make progress, and this one takes its chances.
+ */
+static ssize_t io_dmabuf_rw_held(struct kiocb *kiocb,
+				 struct io_dmabuf_token *token, u64 off,
+				 size_t len, int ddir)
+{
+	struct io_dmabuf_held held = { .kiocb = *kiocb };
+	ssize_t ret;
+
+	ret = io_dmabuf_wait_error(io_dmabuf_token_hold(token));
+	if (ret)
+		return ret;
+	init_completion(&held.done);
+	held.kiocb.ki_complete = io_dmabuf_held_complete;
+	held.kiocb.ki_flags |= IOCB_NOWAIT;
+	ret = io_dmabuf_rw_part(&held.kiocb, token, off, len, ddir);
+	io_dmabuf_token_release(token);
+
+	if (ret == -EIOCBQUEUED) {
+		wait_for_completion_io(&held.done);
+		ret = held.res;
+	}
+	if (ret == -EAGAIN || ret == -EOPNOTSUPP)
+		return io_dmabuf_rw_part(kiocb, token, off, len, ddir);
+	if (ret > 0)
+		kiocb->ki_pos += ret;
+	return ret;
+}
+
+static ssize_t io_dmabuf_rw_sync(struct kiocb *kiocb,
 				 struct io_dmabuf_token *token,
 				 struct io_dmabuf_walk walk, int ddir)
 {
 	loff_t pos = kiocb->ki_pos;
+	bool stale = false;
 	size_t done = 0;
-	bool cut = false;
 	ssize_t ret;
 
 	while (walk.left) {
@@ -490,15 +553,16 @@ static ssize_t io_dmabuf_rw_sync(struct io_kiocb *req, struct kiocb *kiocb,
 		size_t len;
 		u64 off;
 
-		len = io_dmabuf_walk_next(&next, &off, cut);
-		ret = io_dmabuf_rw_part(kiocb, token, off, len, ddir);
+		/* a driver takes it at once, or it could be stale in the middle */
+		len = io_dmabuf_walk_next(&next, &off, stale);
+		if (stale)
+			ret = io_dmabuf_rw_held(kiocb, token, off, len, ddir);
+		else
+			ret = io_dmabuf_rw_part(kiocb, token, off, len, ddir);
 		if (ret == -ESTALE && !signal_pending(current)) {
 			cond_resched();
-			/* so that something is done before it moves again */
-			cut = true;
-			ret = io_dmabuf_prepare(req);
-			if (!ret)
-				continue;
+			stale = true;
+			continue;
 		}
 		if (ret < 0) {
 			/* if it is tried again, then from the start */
@@ -554,7 +618,7 @@ ssize_t io_dmabuf_rw_vec(struct io_kiocb *req, struct kiocb *kiocb,
 
 	walk.left = count;
 	if (is_sync_kiocb(kiocb))
-		return io_dmabuf_rw_sync(req, kiocb, token, walk, ddir);
+		return io_dmabuf_rw_sync(kiocb, token, walk, ddir);
 	return io_dmabuf_rw_async(kiocb, token, walk, ddir);
 }
 
@@ -571,21 +635,40 @@ ssize_t io_dmabuf_rw_vec(struct io_kiocb *req, struct kiocb *kiocb,
 int io_dmabuf_prepare(struct io_kiocb *req)
 {
 	struct io_dmabuf_token *token = req->buf_node->buf->priv;
-	int ret;
 
 	if (io_dmabuf_token_ready(token))
 		return 0;
 
-	ret = io_dmabuf_token_prepare(token);
-	if (ret != -EINTR && ret != -ERESTARTSYS)
-		return ret;
-	if (fatal_signal_pending(current) || io_wq_worker_stopped())
-		return -ECANCELED;
-	/*
-	 * Exporters may do interruptible waits, and so return for a task_work,
-	 * or for SIGSTOP. A worker sees to these in between of two requests.
-	 */
-	return -ESTALE;
+	return io_dmabuf_wait_error(io_dmabuf_token_prepare(token));
+}
+
+/**
+ * io_dmabuf_hold - map the dma-buf of a request, and keep it where it is
+ * @req:	read, write or command that has a node for a dma-buf
+ *
+ * Context: worker of io-wq, without ->uring_lock. May sleep. If this returns 0,
+ * dma_resv is held until io_dmabuf_unhold() is called.
+ *
+ * Return: 0; or what io_dmabuf_prepare() returns.
+ */
+int io_dmabuf_hold(struct io_kiocb *req)
+{
+	struct io_dmabuf_token *token = req->buf_node->buf->priv;
+
+	return io_dmabuf_wait_error(io_dmabuf_token_hold(token));
+}
+
+/**
+ * io_dmabuf_unhold - undo io_dmabuf_hold()
+ * @req:	that of io_dmabuf_hold(), the caller has a reference to it
+ *
+ * Context: that of io_dmabuf_hold().
+ */
+void io_dmabuf_unhold(struct io_kiocb *req)
+{
+	struct io_dmabuf_token *token = req->buf_node->buf->priv;
+
+	io_dmabuf_token_release(token);
 }
 
 /**

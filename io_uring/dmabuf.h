@@ -25,6 +25,8 @@ int io_dmabuf_import_vec(struct io_kiocb *req, struct iov_iter *iter,
 ssize_t io_dmabuf_rw_vec(struct io_kiocb *req, struct kiocb *kiocb,
 			 const struct iovec *iov, int ddir);
 int io_dmabuf_prepare(struct io_kiocb *req);
+int io_dmabuf_hold(struct io_kiocb *req);
+void io_dmabuf_unhold(struct io_kiocb *req);
 int io_dmabuf_import_cmd(struct io_kiocb *req, struct iov_iter *iter, u64 off,
 			 size_t len, int ddir, unsigned int issue_flags);
 void io_dmabuf_show_fdinfo(struct seq_file *m, struct io_mapped_ubuf *imu);
@@ -66,6 +68,15 @@ static inline ssize_t io_dmabuf_rw_vec(struct io_kiocb *req,
 static inline int io_dmabuf_prepare(struct io_kiocb *req)
 {
 	return -EOPNOTSUPP;
+}
+
+static inline int io_dmabuf_hold(struct io_kiocb *req)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline void io_dmabuf_unhold(struct io_kiocb *req)
+{
 }
 
 static inline int io_dmabuf_import_cmd(struct io_kiocb *req,

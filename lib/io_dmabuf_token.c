@@ -297,6 +297,76 @@ static int io_dmabuf_map_locked(struct io_dmabuf_attach *attach)
 	return 0;
 }
 
+/* Under token->lock and dma_resv. */
+static int io_dmabuf_map_all(struct io_dmabuf_token *token)
+{
+	struct io_dmabuf_attach *attach;
+	int ret;
+
+	if (list_empty(&token->attaches))
+		return -ENODEV;
+	list_for_each_entry(attach, &token->attaches, node) {
+		if (rcu_access_pointer(attach->map))
+			continue;
+		ret = io_dmabuf_map_locked(attach);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+/**
+ * io_dmabuf_token_hold - map a dma-buf wherever it isn't, and keep it there
+ * @token:	token, the caller has a reference
+ *
+ * For who submits a request that has failed with -ESTALE before: an exporter
+ * that waits for dma_resv would move the memory the moment that it is mapped,
+ * and so on with each attempt. Until io_dmabuf_token_release() it can't, nor can
+ * it do anything else with the dma-buf. So the caller may only submit, without
+ * waiting (IOCB_NOWAIT), and not for the result. The request stays valid after
+ * that: who moves the memory waits for it.
+ *
+ * Context: process, may sleep: for the exporter, and for up to 10 seconds until
+ * the memory has arrived. Takes token->lock, and may allocate memory. A fatal
+ * signal interrupts it. Returns with dma_resv held if it returns 0.
+ *
+ * Return: 0; or what io_dmabuf_token_prepare() returns.
+ */
+int io_dmabuf_token_hold(struct io_dmabuf_token *token)
+{
+	struct file *file = token->file;
+	int ret;
+
+	if (xchg(&token->incomplete, false)) {
+		ret = file->f_op->create_dmabuf_token(file, token);
+		if (ret)
+			return ret;
+	}
+
+	ret = mutex_lock_killable(&token->lock);
+	if (ret)
+		return ret;
+	dma_resv_lock(token->dmabuf->resv, NULL);
+	ret = io_dmabuf_map_all(token);
+	if (ret)
+		dma_resv_unlock(token->dmabuf->resv);
+	mutex_unlock(&token->lock);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(io_dmabuf_token_hold);
+
+/**
+ * io_dmabuf_token_release - let the memory move again
+ * @token:	token that io_dmabuf_token_hold() has returned 0 for
+ *
+ * Context: the task that called io_dmabuf_token_hold(). Releases dma_resv.
+ */
+void io_dmabuf_token_release(struct io_dmabuf_token *token)
+{
+	dma_resv_unlock(token->dmabuf->resv);
+}
+EXPORT_SYMBOL_GPL(io_dmabuf_token_release);
+
 /**
  * io_dmabuf_token_prepare - map a dma-buf wherever it isn't
  * @token:	token, the caller has a reference
@@ -317,31 +387,11 @@ static int io_dmabuf_map_locked(struct io_dmabuf_attach *attach)
  */
 int io_dmabuf_token_prepare(struct io_dmabuf_token *token)
 {
-	struct io_dmabuf_attach *attach;
-	struct file *file = token->file;
 	int ret;
 
-	if (xchg(&token->incomplete, false)) {
-		ret = file->f_op->create_dmabuf_token(file, token);
-		if (ret)
-			return ret;
-	}
-
-	ret = mutex_lock_killable(&token->lock);
-	if (ret)
-		return ret;
-	if (list_empty(&token->attaches))
-		ret = -ENODEV;
-	list_for_each_entry(attach, &token->attaches, node) {
-		if (rcu_access_pointer(attach->map))
-			continue;
-		dma_resv_lock(token->dmabuf->resv, NULL);
-		ret = io_dmabuf_map_locked(attach);
-		dma_resv_unlock(token->dmabuf->resv);
-		if (ret)
-			break;
-	}
-	mutex_unlock(&token->lock);
+	ret = io_dmabuf_token_hold(token);
+	if (!ret)
+		io_dmabuf_token_release(token);
 	return ret;
 }
 EXPORT_SYMBOL_GPL(io_dmabuf_token_prepare);

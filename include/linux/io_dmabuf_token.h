@@ -186,6 +186,8 @@ bool io_dmabuf_token_match(const struct io_dmabuf_token *token,
 			   struct file *file);
 bool io_dmabuf_token_ready(struct io_dmabuf_token *token);
 int io_dmabuf_token_prepare(struct io_dmabuf_token *token);
+int io_dmabuf_token_hold(struct io_dmabuf_token *token);
+void io_dmabuf_token_release(struct io_dmabuf_token *token);
 
 /* for drivers */
 void io_dmabuf_device_init(struct io_dmabuf_device *ddev, struct device *dev,
@@ -226,6 +228,15 @@ static inline bool io_dmabuf_token_ready(struct io_dmabuf_token *token)
 static inline int io_dmabuf_token_prepare(struct io_dmabuf_token *token)
 {
 	return -EOPNOTSUPP;
+}
+
+static inline int io_dmabuf_token_hold(struct io_dmabuf_token *token)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline void io_dmabuf_token_release(struct io_dmabuf_token *token)
+{
 }
 
 #endif /* CONFIG_IO_DMABUF_TOKEN */

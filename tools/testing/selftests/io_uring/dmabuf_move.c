@@ -225,6 +225,45 @@ TEST_F_TIMEOUT(move, traffic, LONG_TIMEOUT)
 	}
 }
 
+/*
+ * Whoever moves the memory waits while it is mapped, and goes first as soon as
+ * it is. Yet no request has it mapped more than a few times.
+ */
+TEST_F_TIMEOUT(move, progress, LONG_TIMEOUT)
+{
+	struct env *e = &self->e;
+	unsigned int i, nr = 32;
+	struct mover m;
+	__u64 maps;
+	int res[32];
+
+	ASSERT_EQ(0, disk_pattern(e, BASE, nr * 4096, DISK_SEED));
+	ASSERT_EQ(0, buf_set(e, POISON, 0, e->buf.size));
+	ASSERT_EQ(0, dbuf_faults(&e->buf, 0, 0, 2));
+	maps = dbuf_stats(&e->buf).maps;
+	ASSERT_EQ(0, mover_start_first(&m, &e->buf));
+	for (i = 0; i < nr; i++) {
+		struct io_uring_sqe *sqe;
+
+		sqe = ring_fixed(&e->ring, false, e->fd, 0, i * 4096, 4096,
+				 BASE + i * 4096);
+		sqe->flags = e->sqe_flags;
+		sqe->user_data = i;
+	}
+	ASSERT_EQ(nr, ring_submit(&e->ring));
+	ASSERT_EQ(0, ring_collect(&e->ring, res, nr));
+	ASSERT_EQ(0, mover_stop(&m));
+	maps = dbuf_stats(&e->buf).maps - maps;
+	TH_LOG("%u requests, %llu times mapped, %u moves", nr, maps, m.moves);
+	EXPECT_GT(4 * nr, maps);
+	for (i = 0; i < nr; i++)
+		EXPECT_EQ(4096, res[i]);
+	ASSERT_EQ(0, dbuf_faults(&e->buf, 0, 0, 0));
+	EXPECT_TRUE(buf_got(e, &(struct span){ 0, nr * 4096, BASE },
+			    DISK_SEED));
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
+}
+
 /* Moves against everything that ends or replaces a registration */
 TEST_F_TIMEOUT(move, registration, LONG_TIMEOUT)
 {

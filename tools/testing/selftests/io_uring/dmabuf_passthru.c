@@ -306,6 +306,24 @@ TEST_F_TIMEOUT(cmd, moves, LONG_TIMEOUT)
 	TH_LOG("%u rounds, %u moves", rounds, m.moves);
 }
 
+/* With somebody who goes first as soon as it is mapped, see dmabuf_move.c */
+TEST_F_TIMEOUT(cmd, progress, LONG_TIMEOUT)
+{
+	struct mover m;
+	__u64 maps;
+
+	ASSERT_EQ(0, dbuf_faults(&self->buf, 0, 0, 2));
+	maps = dbuf_stats(&self->buf).maps;
+	ASSERT_EQ(0, mover_start_first(&m, &self->buf));
+	ASSERT_EQ(0, read_deep(self, variant));
+	ASSERT_EQ(0, mover_stop(&m));
+	maps = dbuf_stats(&self->buf).maps - maps;
+	TH_LOG("%u commands, %llu times mapped, %u moves", RING_ENTRIES / 2,
+	       maps, m.moves);
+	EXPECT_GT(4 * RING_ENTRIES / 2, maps);
+	EXPECT_EQ(0, dbuf_lost(&self->buf));
+}
+
 TEST_F(cmd, revoked)
 {
 	ASSERT_LE(0, dbuf_revoke(&self->buf));

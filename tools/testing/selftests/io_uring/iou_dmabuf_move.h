@@ -6,6 +6,8 @@
 #ifndef IOU_DMABUF_MOVE_H
 #define IOU_DMABUF_MOVE_H
 
+#include <sched.h>
+
 #include "iou_dmabuf.h"
 
 /* What a move may take: nothing that it waits for takes that long */
@@ -54,6 +56,16 @@ static inline int mover_start(struct mover *m, struct dbuf *buf,
 	m->buf = buf;
 	m->pause_us = pause_us;
 	return -pthread_create(&m->thread, NULL, mover_thread, m);
+}
+
+/* One that runs before anybody else who could */
+static inline int mover_start_first(struct mover *m, struct dbuf *buf)
+{
+	struct sched_param fifo = { .sched_priority = 1 };
+	int ret;
+
+	ret = mover_start(m, buf, 1000);
+	return ret ?: -pthread_setschedparam(m->thread, SCHED_FIFO, &fifo);
 }
 
 static inline int mover_stop(struct mover *m)
