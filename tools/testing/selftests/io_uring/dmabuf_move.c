@@ -241,7 +241,7 @@ TEST_F_TIMEOUT(move, progress, LONG_TIMEOUT)
 	ASSERT_EQ(0, buf_set(e, POISON, 0, e->buf.size));
 	ASSERT_EQ(0, dbuf_faults(&e->buf, 0, 0, 2));
 	maps = dbuf_stats(&e->buf).maps;
-	ASSERT_EQ(0, mover_start_first(&m, &e->buf));
+	ASSERT_EQ(0, mover_start_first(&m, &e->buf, &e->ring));
 	for (i = 0; i < nr; i++) {
 		struct io_uring_sqe *sqe;
 

@@ -314,7 +314,7 @@ TEST_F_TIMEOUT(cmd, progress, LONG_TIMEOUT)
 
 	ASSERT_EQ(0, dbuf_faults(&self->buf, 0, 0, 2));
 	maps = dbuf_stats(&self->buf).maps;
-	ASSERT_EQ(0, mover_start_first(&m, &self->buf));
+	ASSERT_EQ(0, mover_start_first(&m, &self->buf, &self->ring));
 	ASSERT_EQ(0, read_deep(self, variant));
 	ASSERT_EQ(0, mover_stop(&m));
 	maps = dbuf_stats(&self->buf).maps - maps;

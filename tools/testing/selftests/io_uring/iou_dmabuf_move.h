@@ -58,13 +58,24 @@ static inline int mover_start(struct mover *m, struct dbuf *buf,
 	return -pthread_create(&m->thread, NULL, mover_thread, m);
 }
 
-/* One that runs before anybody else who could */
-static inline int mover_start_first(struct mover *m, struct dbuf *buf)
+/*
+ * One that runs before the ring's workers, who have no other CPU to go to. Nor
+ * has the caller from then on.
+ */
+static inline int mover_start_first(struct mover *m, struct dbuf *buf,
+				    struct ring *r)
 {
 	struct sched_param fifo = { .sched_priority = 1 };
+	cpu_set_t cpu;
 	int ret;
 
-	ret = mover_start(m, buf, 1000);
+	CPU_ZERO(&cpu);
+	CPU_SET(sched_getcpu(), &cpu);
+	if (sched_setaffinity(0, sizeof(cpu), &cpu))
+		return -errno;
+	ret = ring_register(r, IORING_REGISTER_IOWQ_AFF, &cpu, sizeof(cpu));
+	if (!ret)
+		ret = mover_start(m, buf, 1000);
 	return ret ?: -pthread_setschedparam(m->thread, SCHED_FIFO, &fifo);
 }
 
