@@ -258,6 +258,7 @@ int io_dmabuf_import(struct io_kiocb *req, struct iov_iter *iter, u64 off,
  *		it isn't for I/O
  * @iov:	the extents, with offsets into the buffer for addresses
  * @nr:		number of them
+ * @pos:	position in the file
  * @ddir:	ITER_DEST to write to the buffer, ITER_SOURCE to read from it
  * @issue_flags: IO_URING_F_*
  *
@@ -271,15 +272,16 @@ int io_dmabuf_import(struct io_kiocb *req, struct iov_iter *iter, u64 off,
  * device; or what io_dmabuf_import() returns.
  */
 int io_dmabuf_import_vec(struct io_kiocb *req, struct iov_iter *iter,
-			 const struct iovec *iov, unsigned int nr, int ddir,
-			 unsigned int issue_flags)
+			 const struct iovec *iov, unsigned int nr, loff_t pos,
+			 int ddir, unsigned int issue_flags)
 {
 	struct io_mapped_ubuf *imu = req->buf_node->buf;
 	struct io_dmabuf_token *token = imu->priv;
 	struct inode *inode = req->file->f_mapping->host;
 	u64 off_bits = 0, len_bits = 0, end;
+	loff_t size = i_size_read(inode);
 	struct block_device *bdev;
-	size_t count = 0;
+	size_t count = 0, left;
 	unsigned int i;
 	int ret;
 
@@ -292,8 +294,6 @@ int io_dmabuf_import_vec(struct io_kiocb *req, struct iov_iter *iter,
 			return -EFAULT;
 		if (check_add_overflow(count, len, &count))
 			return -EOVERFLOW;
-		off_bits |= off;
-		len_bits |= len;
 	}
 	if (count > MAX_RW_COUNT)
 		return -EINVAL;
@@ -304,6 +304,15 @@ int io_dmabuf_import_vec(struct io_kiocb *req, struct iov_iter *iter,
 	if (!S_ISBLK(inode->i_mode))
 		return -EOPNOTSUPP;
 	bdev = I_BDEV(inode);
+	/* the file looks at what it has left of the request */
+	left = pos < size ? min_t(u64, count, size - pos) : count;
+	for (i = 0; left; i++) {
+		size_t len = min(iov[i].iov_len, left);
+
+		off_bits |= (uintptr_t)iov[i].iov_base;
+		len_bits |= len;
+		left -= len;
+	}
 	if ((off_bits & bdev_dma_alignment(bdev)) ||
 	    (len_bits & (bdev_logical_block_size(bdev) - 1)))
 		return -EINVAL;
@@ -517,6 +526,7 @@ static ssize_t io_dmabuf_rw_held(struct kiocb *kiocb,
 				 size_t len, int ddir)
 {
 	struct io_dmabuf_held held = { .kiocb = *kiocb };
+	struct blk_plug plug;
 	ssize_t ret;
 
 	ret = io_dmabuf_wait_error(io_dmabuf_token_hold(token));
@@ -525,7 +535,10 @@ static ssize_t io_dmabuf_rw_held(struct kiocb *kiocb,
 	init_completion(&held.done);
 	held.kiocb.ki_complete = io_dmabuf_held_complete;
 	held.kiocb.ki_flags |= IOCB_NOWAIT;
+	/* without one, a scheduler has somebody else dispatch it, and later */
+	blk_start_plug(&plug);
 	ret = io_dmabuf_rw_part(&held.kiocb, token, off, len, ddir);
+	blk_finish_plug(&plug);
 	io_dmabuf_token_release(token);
 
 	if (ret == -EIOCBQUEUED) {

@@ -20,8 +20,8 @@ int io_dmabuf_import(struct io_kiocb *req, struct iov_iter *iter, u64 off,
 		     size_t len, loff_t pos, int ddir,
 		     unsigned int issue_flags);
 int io_dmabuf_import_vec(struct io_kiocb *req, struct iov_iter *iter,
-			 const struct iovec *iov, unsigned int nr, int ddir,
-			 unsigned int issue_flags);
+			 const struct iovec *iov, unsigned int nr, loff_t pos,
+			 int ddir, unsigned int issue_flags);
 ssize_t io_dmabuf_rw_vec(struct io_kiocb *req, struct kiocb *kiocb,
 			 const struct iovec *iov, int ddir);
 int io_dmabuf_prepare(struct io_kiocb *req);
@@ -52,7 +52,7 @@ static inline int io_dmabuf_import(struct io_kiocb *req, struct iov_iter *iter,
 static inline int io_dmabuf_import_vec(struct io_kiocb *req,
 				       struct iov_iter *iter,
 				       const struct iovec *iov,
-				       unsigned int nr, int ddir,
+				       unsigned int nr, loff_t pos, int ddir,
 				       unsigned int issue_flags)
 {
 	return -EOPNOTSUPP;

@@ -328,7 +328,8 @@ static int io_dmabuf_map_all(struct io_dmabuf_token *token)
  *
  * Context: process, may sleep: for the exporter, and for up to 10 seconds until
  * the memory has arrived. Takes token->lock, and may allocate memory. A fatal
- * signal interrupts it. Returns with dma_resv held if it returns 0.
+ * signal interrupts it, but not while somebody else has dma_resv. Returns with
+ * dma_resv held if it returns 0.
  *
  * Return: 0; or what io_dmabuf_token_prepare() returns.
  */

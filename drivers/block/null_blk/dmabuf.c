@@ -6,7 +6,7 @@
  * kernel mapping of the memory, unless there is no data to store either. A map
  * is looked up and used under nullb->lock, and looked up again whenever that had
  * to be released, to allocate a page. So whoever takes the memory away only has
- * to wait for the lock, and never for an allocation.
+ * to wait for the lock, and not for an allocation.
  *
  * Copyright (C) 2026 The uring-offload authors
  */

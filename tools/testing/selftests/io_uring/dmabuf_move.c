@@ -229,9 +229,8 @@ TEST_F_TIMEOUT(move, traffic, LONG_TIMEOUT)
  * Whoever moves the memory waits while it is mapped, and goes first as soon as
  * it is. Yet no request has it mapped more than a few times.
  */
-TEST_F_TIMEOUT(move, progress, LONG_TIMEOUT)
+static void progress(struct __test_metadata *_metadata, struct env *e)
 {
-	struct env *e = &self->e;
 	unsigned int i, nr = 32;
 	struct mover m;
 	__u64 maps;
@@ -261,6 +260,43 @@ TEST_F_TIMEOUT(move, progress, LONG_TIMEOUT)
 	ASSERT_EQ(0, dbuf_faults(&e->buf, 0, 0, 0));
 	EXPECT_TRUE(buf_got(e, &(struct span){ 0, nr * 4096, BASE },
 			    DISK_SEED));
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
+}
+
+TEST_F_TIMEOUT(move, progress, LONG_TIMEOUT)
+{
+	progress(_metadata, &self->e);
+}
+
+/* One that would rather dispatch a request later */
+TEST_F_TIMEOUT(move, progress_scheduler, LONG_TIMEOUT)
+{
+	const char *name = strrchr(self->e.disk.path, '/') + 1;
+
+	if (put_file("mq-deadline", "/sys/block/%s/queue/scheduler", name))
+		SKIP(return, "no mq-deadline");
+	progress(_metadata, &self->e);
+}
+
+/* What is past the end of the drive needn't be whole blocks, moved or not */
+TEST_F_TIMEOUT(move, end_of_drive, 60)
+{
+	struct env *e = &self->e;
+	struct span s = { .off = 4096, .len = 1024,
+			  .pos = lseek(e->fd, 0, SEEK_END) - 1024 };
+	struct mover m;
+
+	ASSERT_EQ(0, disk_pattern(e, s.pos, s.len, DISK_SEED));
+	ASSERT_EQ(0, buf_set(e, POISON, 0, e->buf.size));
+	EXPECT_EQ(1024, rw(e, false, s.off, 1500, s.pos));
+	EXPECT_TRUE(buf_got(e, &s, DISK_SEED));
+	ASSERT_EQ(0, buf_set(e, POISON, 0, e->buf.size));
+	ASSERT_EQ(0, dbuf_faults(&e->buf, 0, 0, 2));
+	ASSERT_EQ(0, mover_start_first(&m, &e->buf, &e->ring));
+	EXPECT_EQ(1024, rw(e, false, s.off, 1500, s.pos));
+	ASSERT_EQ(0, mover_stop(&m));
+	ASSERT_EQ(0, dbuf_faults(&e->buf, 0, 0, 0));
+	EXPECT_TRUE(buf_got(e, &s, DISK_SEED));
 	EXPECT_EQ(0, dbuf_lost(&e->buf));
 }
 
