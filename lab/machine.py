@@ -61,8 +61,10 @@ MACHINES = {
     "qemu-debug": {
         "arch": "x86_64", "tree": "linux", "folder": "qemu-debug", "target": "bzImage",
         "debug": True,
-        "config": QEMU_CONFIG + ["debug.config", "qemu-debug.config", "series.config",
-                                 "series-debug.config"],
+        # the last one wins: it makes modules of what others build in
+        "config": QEMU_CONFIG + ["debug.config", "series.config", "series-debug.config",
+                                 "qemu-debug.config"],
+        "modules": ["lib/test_dmabuf.ko"],
     },
     "qemu-base": {
         "arch": "x86_64", "tree": "base/linux", "folder": "base/qemu", "target": "vmlinux",
@@ -319,7 +321,9 @@ def configure(machine):
 def build(machine):
     with locked(MACHINES[machine]["folder"].replace("/", "-")):
         configure(machine)
-        cmd = kernel_make(machine) + [f"-j{JOBS}", MACHINES[machine]["target"]]
+        spec = MACHINES[machine]
+        cmd = kernel_make(machine) + [f"-j{JOBS}", spec["target"]]
+        cmd += ["modules"] if spec.get("modules") else []
         step("BUILD", machine, cmd, LOG / f"build-{machine}.log")
 
 
@@ -652,6 +656,12 @@ class Guest:
             raise Died(f"{self.machine} did not boot")
         self.send(f"repo {len(os.fsencode(ROOT))}\n".encode() + os.fsencode(ROOT))
         self.collect(self.begin + limit, self.keep_boot_log)
+        for module in MACHINES[self.machine].get("modules", []):
+            path = BUILD / MACHINES[self.machine]["folder"] / module
+            end, _, status = self.job(f"insmod {shlex.quote(str(path))}", limit, "repo",
+                                      self.keep_boot_log)
+            if (end, status) != ("exit", 0):
+                raise Died(f"{self.machine} does not load {module}")
         self.boot_seconds = time.monotonic() - self.begin
 
     def send(self, data):

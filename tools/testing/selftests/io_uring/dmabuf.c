@@ -1295,6 +1295,46 @@ TEST_F(life, close_dmabuf)
 	EXPECT_TRUE(disk_holds(e, 7, BASE, 4096));
 }
 
+#define EXPORTER	"test_dmabuf"
+
+static long long exporter_refs(void)
+{
+	FILE *f = fopen("/sys/module/" EXPORTER "/refcnt", "r");
+	long long refs = -1;
+
+	if (!f)
+		return -1;
+	if (fscanf(f, "%lld", &refs) != 1)
+		refs = -1;
+	fclose(f);
+	return refs;
+}
+
+/* A registered buffer, and nothing else, keeps the code of its exporter */
+TEST_F(life, unload_exporter)
+{
+	__u64 end = now_ms() + WAIT_MS;
+	struct env *e = &self->e;
+	struct dbuf b;
+
+	if (exporter_refs() < 0)
+		SKIP(return, "the exporter is built in");
+	dbuf_exit(&e->buf);
+	ASSERT_EQ(0, exporter_refs());
+	ASSERT_EQ(0, dbuf_init(&b, SMALL_SIZE, MIXED));
+	ASSERT_EQ(0, dbuf_write(&b, memset(e->mem, 7, 4096), 4096, 4096));
+	ASSERT_EQ(1, ring_dbuf(&e->ring, 0, &b, e->fd));
+	dbuf_exit(&b);
+	ASSERT_EQ(-1, syscall(__NR_delete_module, EXPORTER, O_NONBLOCK));
+	EXPECT_EQ(EWOULDBLOCK, errno);
+	EXPECT_EQ(4096, rw(e, true, 4096, 4096, BASE));
+	EXPECT_TRUE(disk_holds(e, 7, BASE, 4096));
+	ring_exit(&e->ring);
+	while (exporter_refs() && now_ms() < end)
+		usleep(1000);
+	EXPECT_EQ(0, exporter_refs());
+}
+
 /* Cloned to another ring, which outlives the first one */
 TEST_F(life, clone)
 {
