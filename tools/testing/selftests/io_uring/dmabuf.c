@@ -1299,15 +1299,7 @@ TEST_F(life, close_dmabuf)
 
 static long long exporter_refs(void)
 {
-	FILE *f = fopen("/sys/module/" EXPORTER "/refcnt", "r");
-	long long refs = -1;
-
-	if (!f)
-		return -1;
-	if (fscanf(f, "%lld", &refs) != 1)
-		refs = -1;
-	fclose(f);
-	return refs;
+	return read_num("/sys/module/" EXPORTER "/refcnt");
 }
 
 /* A registered buffer, and nothing else, keeps the code of its exporter */

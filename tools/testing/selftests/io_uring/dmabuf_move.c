@@ -64,6 +64,21 @@ FIXTURE_TEARDOWN(move)
 	env_exit(&self->e);
 }
 
+/* @nr reads of @len bytes, one behind the other in buffer and drive */
+static void queue_reads(struct env *e, unsigned int nr, unsigned int len)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++) {
+		struct io_uring_sqe *sqe;
+
+		sqe = ring_fixed(&e->ring, false, e->fd, 0, i * len, len,
+				 BASE + i * len);
+		sqe->flags = e->sqe_flags;
+		sqe->user_data = i;
+	}
+}
+
 TEST_F(move, before_io)
 {
 	struct span s = { .off = 3 * 512, .len = 40 * 512, .pos = BASE };
@@ -180,14 +195,7 @@ TEST_F_TIMEOUT(move, by_owner, 60)
 	for (round = 0; round < 4; round++) {
 		ASSERT_EQ(0, disk_pattern(e, BASE, nr * len, DISK_SEED + round));
 		ASSERT_EQ(0, buf_set(e, POISON, 0, nr * len));
-		for (i = 0; i < nr; i++) {
-			struct io_uring_sqe *sqe;
-
-			sqe = ring_fixed(&e->ring, false, e->fd, 0, i * len,
-					 len, BASE + i * len);
-			sqe->flags = e->sqe_flags;
-			sqe->user_data = i;
-		}
+		queue_reads(e, nr, len);
 		ASSERT_EQ(nr, ring_submit(&e->ring));
 		us = dbuf_move(&e->buf);
 		ASSERT_LE(0, us);
@@ -241,14 +249,7 @@ static void progress(struct __test_metadata *_metadata, struct env *e)
 	ASSERT_EQ(0, dbuf_faults(&e->buf, 0, 0, 2));
 	maps = dbuf_stats(&e->buf).maps;
 	ASSERT_EQ(0, mover_start_first(&m, &e->buf, &e->ring));
-	for (i = 0; i < nr; i++) {
-		struct io_uring_sqe *sqe;
-
-		sqe = ring_fixed(&e->ring, false, e->fd, 0, i * 4096, 4096,
-				 BASE + i * 4096);
-		sqe->flags = e->sqe_flags;
-		sqe->user_data = i;
-	}
+	queue_reads(e, nr, 4096);
 	ASSERT_EQ(nr, ring_submit(&e->ring));
 	ASSERT_EQ(0, ring_collect(&e->ring, res, nr));
 	ASSERT_EQ(0, mover_stop(&m));
@@ -443,14 +444,7 @@ static int stopped_owner(struct env *e, unsigned int setup)
 		ret = ring_buffers_sparse(&e->ring, NR_BUFS);
 	if (ret || ring_dbuf(&e->ring, 0, &e->buf, e->fd) != 1)
 		return 1;
-	for (i = 0; i < nr; i++) {
-		struct io_uring_sqe *sqe;
-
-		sqe = ring_fixed(&e->ring, false, e->fd, 0, i * 4096, 4096,
-				 BASE + i * 4096);
-		sqe->flags = e->sqe_flags;
-		sqe->user_data = i;
-	}
+	queue_reads(e, nr, 4096);
 	if (ring_submit(&e->ring) != (int)nr)
 		return 2;
 	raise(SIGSTOP);

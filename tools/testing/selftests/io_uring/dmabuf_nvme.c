@@ -67,25 +67,6 @@ static int find_file(char *path, const char *fmt, ...)
 	return ret;
 }
 
-static long long read_num(const char *fmt, ...)
-{
-	long long num = -1;
-	char path[256];
-	va_list ap;
-	FILE *f;
-
-	va_start(ap, fmt);
-	vsnprintf(path, sizeof(path), fmt, ap);
-	va_end(ap);
-	f = fopen(path, "r");
-	if (!f)
-		return -1;
-	if (fscanf(f, "%lli", &num) != 1)
-		num = -1;
-	fclose(f);
-	return num;
-}
-
 /* The controller of @dev, 0 or -errno */
 static int nvme_init(struct nvme *n, const char *dev)
 {

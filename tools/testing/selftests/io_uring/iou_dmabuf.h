@@ -70,6 +70,26 @@ struct disk {
 	int		fd;
 };
 
+/* The number that a file has, or -1 */
+static inline long long read_num(const char *fmt, ...)
+{
+	long long num = -1;
+	char path[256];
+	va_list ap;
+	FILE *f;
+
+	va_start(ap, fmt);
+	vsnprintf(path, sizeof(path), fmt, ap);
+	va_end(ap);
+	f = fopen(path, "r");
+	if (!f)
+		return -1;
+	if (fscanf(f, "%lli", &num) != 1)
+		num = -1;
+	fclose(f);
+	return num;
+}
+
 static inline int put_file(const char *val, const char *fmt, ...)
 {
 	char path[256];
