@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef IOU_FUSED_H
+#define IOU_FUSED_H
+
+#include <linux/io_uring_types.h>
+
+struct io_uring_cmd;
+struct io_uring_sqe;
+struct iovec;
+
+/* A member that posts no CQE, not even if it fails */
+#define IO_FUSED_QUIET	(REQ_F_CQE_SKIP | REQ_F_SKIP_LINK_CQES)
+
+/* Most requests that a command can be fused with */
+#define IO_FUSED_MAX	64
+
+/**
+ * struct io_fused_member - a member of a fused command
+ * @req:	the request that runs on the lent buffer, until it is started or
+ *		failed; NULL from then on. Nothing but the command knows it up
+ *		to there, and nothing here points to it afterwards.
+ * @iov:	copy of the ranges that a vectored read fills, or NULL
+ * @off:	start of its range in the buffer
+ * @len:	length of that range, 0 if it has none; or the number of @iov
+ * @res:	its result
+ * @dest:	it writes to the buffer
+ * @failed:	it failed, or was short
+ */
+struct io_fused_member {
+	struct io_kiocb		*req;
+	struct iovec		*iov;
+	u64			off;
+	u32			len;
+	s32			res;
+	bool			dest;
+	bool			failed;
+};
+
+/**
+ * struct io_fused - a fused command and its members
+ * @req:	the command. It outlives the members, as @release's caller
+ *		completes it.
+ * @release:	the driver's, called when the buffer isn't used any more
+ * @priv:	its argument
+ * @err:	why the command can't be issued, or 0
+ * @lent:	the driver has lent the buffer
+ * @nr:		members that were prepared so far
+ * @nr_members:	members that there are to be
+ * @members:	the members. Once started, one finds its own by req->buf_index,
+ *		which is free when a buffer is bound to a request.
+ *
+ * Belongs to the command, in io_uring_cmd.fused, from its preparation until
+ * io_fused_cleanup(). All fields are written under ->uring_lock.
+ *
+ * The lent buffer is a node of a registered buffer that is in no table. Each
+ * member holds a reference to it, and so does all that a member leaves behind,
+ * such as the notification of a zerocopy send. With the last reference
+ * io_fused_release() gives the buffer back to the driver and completes the
+ * command. Neither a task that dies nor a ring that is closed changes that:
+ * both wait for the command, which waits for the members, which are cancelled
+ * as any request. The file is pinned by the command.
+ */
+struct io_fused {
+	struct io_kiocb		*req;
+	void			(*release)(void *priv);
+	void			*priv;
+	int			err;
+	bool			lent;
+	unsigned int		nr;
+	unsigned int		nr_members;
+	struct io_fused_member	members[] __counted_by(nr_members);
+};
+
+int io_fused_prep(struct io_kiocb *req, const struct io_uring_sqe *sqe);
+void io_fused_add(struct io_kiocb *req, const struct io_uring_sqe *sqe);
+int io_fused_prepared(struct io_kiocb *req);
+int io_fused_cmd(struct io_kiocb *req, unsigned int issue_flags);
+void io_fused_cleanup(struct io_kiocb *req);
+void io_fused_fail(struct io_kiocb *req);
+void io_fused_done(struct io_uring_cmd *ioucmd, s32 ret);
+void io_fused_note(struct io_kiocb *member);
+unsigned int io_fused_nr(struct io_kiocb *req);
+
+#endif
