@@ -21,12 +21,15 @@
 #include <linux/io_uring/cmd.h>
 #include <linux/kernel.h>
 #include <linux/security.h>
+#include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/socket.h>
+#include <linux/sort.h>
 #include <linux/uio.h>
 
 #include <uapi/linux/io_uring.h>
 
+#include "cancel.h"
 #include "fused.h"
 #include "io_uring.h"
 #include "memcpy.h"
@@ -35,7 +38,6 @@
 #include "rw.h"
 #include "uring_cmd.h"
 
-#define IO_FUSED_FLAGS		IORING_FUSED_ONE_CQE
 #define IO_FUSED_MEMBER_FLAGS	(IOSQE_FIXED_FILE | IOSQE_ASYNC | \
 				 IOSQE_CQE_SKIP_SUCCESS)
 /*
@@ -49,6 +51,35 @@ static struct io_fused *io_fused_of(struct io_kiocb *req)
 	return io_kiocb_to_cmd(req, struct io_uring_cmd)->fused;
 }
 
+/**
+ * io_fused_takes - can a fused command have members of an opcode?
+ * @opcode:	IORING_OP_*
+ *
+ * Context: any.
+ *
+ * Return: true if it can, as long as the kernel has the opcode.
+ */
+bool io_fused_takes(u8 opcode)
+{
+	switch (opcode) {
+	case IORING_OP_READ:
+	case IORING_OP_READ_FIXED:
+	case IORING_OP_READV_FIXED:
+	case IORING_OP_WRITE:
+	case IORING_OP_WRITE_FIXED:
+	case IORING_OP_WRITEV_FIXED:
+	case IORING_OP_RECV:
+	case IORING_OP_SEND:
+	case IORING_OP_SEND_ZC:
+	case IORING_OP_SENDMSG_ZC:
+	case IORING_OP_MEMCPY:
+	case IORING_OP_NOP:
+		return true;
+	default:
+		return false;
+	}
+}
+
 /*
  * Turn the copy of a member's SQE into that of the request to run. One that is
  * refused gets an opcode that doesn't exist, for io_init_req() to say so.
@@ -56,7 +87,9 @@ static struct io_fused *io_fused_of(struct io_kiocb *req)
 static void io_fused_fix_sqe(struct io_fused_member *m,
 			     struct io_uring_sqe *sqe)
 {
-	bool range = true, ok = true;
+	bool ok = io_fused_takes(sqe->opcode) && !sqe->buf_index &&
+		  !(sqe->flags & ~IO_FUSED_MEMBER_FLAGS);
+	bool sized = true;
 
 	switch (sqe->opcode) {
 	case IORING_OP_READ:
@@ -72,42 +105,43 @@ static void io_fused_fix_sqe(struct io_fused_member *m,
 		break;
 	case IORING_OP_READV_FIXED:
 		m->dest = true;
+		sized = false;
 		break;
 	case IORING_OP_RECV:
 		sqe->ioprio |= IORING_RECVSEND_FIXED_BUF;
 		m->dest = true;
-		ok = !(sqe->msg_flags & ~IO_FUSED_RECV_FLAGS);
+		ok &= !(sqe->msg_flags & ~IO_FUSED_RECV_FLAGS);
 		break;
+	case IORING_OP_SENDMSG_ZC:
+		/* how much is all there is to send isn't known here */
+		sized = false;
+		if (!(sqe->msg_flags & MSG_WAITALL))
+			m->want = U32_MAX;
+		fallthrough;
 	case IORING_OP_SEND:
 	case IORING_OP_SEND_ZC:
-	case IORING_OP_SENDMSG_ZC:
 		sqe->ioprio |= IORING_RECVSEND_FIXED_BUF;
 		break;
 	case IORING_OP_MEMCPY:
 		/* the one side is lent, and the other isn't */
 		m->dest = sqe->memcpy_flags & IORING_MEMCPY_DST_FIXED;
-		ok = !sqe->file_index &&
-		     m->dest != !!(sqe->memcpy_flags & IORING_MEMCPY_SRC_FIXED);
-		break;
-	case IORING_OP_WRITEV_FIXED:
-		break;
-	case IORING_OP_NOP:
-		range = false;
+		ok &= !sqe->file_index &&
+		      m->dest != !!(sqe->memcpy_flags &
+				    IORING_MEMCPY_SRC_FIXED);
 		break;
 	default:
-		ok = false;
+		sized = false;
 		break;
 	}
-	if ((sqe->flags & ~IO_FUSED_MEMBER_FLAGS) || sqe->buf_index)
-		ok = false;
 	if (!ok) {
 		sqe->flags &= IO_FUSED_MEMBER_FLAGS;
 		sqe->opcode = IORING_OP_LAST;
 	}
-	if (range) {
-		m->off = sqe->addr;
-		m->len = sqe->len;
-	}
+	/* for those that have a range in the buffer */
+	m->off = sqe->addr;
+	m->len = sqe->len;
+	if (sized)
+		m->want = m->len;
 }
 
 /* The ranges of a vectored read, which it overwrites when it is issued */
@@ -309,6 +343,19 @@ void io_fused_fail(struct io_kiocb *req)
 	}
 }
 
+static void io_fused_free(struct io_uring_cmd *ioucmd)
+{
+	struct io_fused *f = ioucmd->fused;
+	unsigned int i;
+
+	for (i = 0; f && i < f->nr; i++) {
+		WARN_ON_ONCE(f->members[i].req);
+		kfree(f->members[i].iov);
+	}
+	kfree(f);
+	ioucmd->fused = NULL;
+}
+
 /**
  * io_fused_cleanup - free what belongs to a fused command
  * @req:	IORING_OP_FUSED_CMD, completed
@@ -317,14 +364,7 @@ void io_fused_fail(struct io_kiocb *req)
  */
 void io_fused_cleanup(struct io_kiocb *req)
 {
-	struct io_uring_cmd *ioucmd = io_kiocb_to_cmd(req, struct io_uring_cmd);
-	struct io_fused *f = ioucmd->fused;
-	unsigned int i;
-
-	WARN_ON_ONCE(io_fused_nr(req));
-	for (i = 0; f && i < f->nr; i++)
-		kfree(f->members[i].iov);
-	kfree(f);
+	io_fused_free(io_kiocb_to_cmd(req, struct io_uring_cmd));
 	io_uring_cmd_cleanup(req);
 }
 
@@ -362,7 +402,9 @@ unsigned int io_fused_nr(struct io_kiocb *req)
 	if (req->opcode != IORING_OP_FUSED_CMD)
 		return 0;
 	f = io_fused_of(req);
-	for (i = 0; f && i < f->nr; i++) {
+	if (!f || f->lent)
+		return 0;
+	for (i = 0; i < f->nr; i++) {
 		member = f->members[i].req;
 		if (member)
 			nr += 1 + !!io_send_zc_notif(member);
@@ -403,7 +445,9 @@ static void io_fused_zero(struct io_fused_member *m, struct io_mapped_ubuf *imu)
 
 		io_fused_zero_range(imu, (uintptr_t)iov->iov_base, iov->iov_len,
 				    done);
-		done -= min_t(u64, done, iov->iov_len);
+		/* and leave what it did fill, for io_fused_filled() */
+		iov->iov_len = min_t(u64, done, iov->iov_len);
+		done -= iov->iov_len;
 	}
 }
 
@@ -425,6 +469,7 @@ void io_fused_note(struct io_kiocb *member)
 	imu = member->buf_node->buf;
 	f = imu->priv;
 	m = &f->members[member->buf_index];
+	m->req = NULL;
 	m->res = member->cqe.res;
 	m->failed = member->flags & REQ_F_FAIL;
 	if (m->dest)
@@ -450,6 +495,95 @@ static s32 io_fused_result(struct io_fused *f, bool *failed)
 	return err ?: min_t(u64, bytes, INT_MAX);
 }
 
+/* From the end of the buffer to its start */
+static int io_fused_cmp_iov(const void *a, const void *b)
+{
+	const struct iovec *x = a, *y = b;
+
+	return -cmp_int((uintptr_t)x->iov_base, (uintptr_t)y->iov_base);
+}
+
+/* Move @end on by what @m has filled there, and forget about that */
+static bool io_fused_extend(struct io_fused_member *m, u64 *end)
+{
+	bool more = false;
+	u64 off, len;
+
+	while (m->len) {
+		if (m->iov) {
+			off = (uintptr_t)m->iov[m->len - 1].iov_base;
+			len = m->iov[m->len - 1].iov_len;
+		} else {
+			off = m->off;
+			len = max(m->res, 0);
+		}
+		if (off > *end)
+			break;
+		*end = max(*end, off + len);
+		m->len = m->iov ? m->len - 1 : 0;
+		more = true;
+	}
+	return more;
+}
+
+/* How much of the buffer is filled without a gap, if @end bytes were before */
+static u64 io_fused_filled(struct io_fused *f, u64 end)
+{
+	unsigned int i;
+	bool more;
+
+	for (i = 0; i < f->nr; i++) {
+		struct io_fused_member *m = &f->members[i];
+
+		if (m->iov)
+			sort(m->iov, m->len, sizeof(*m->iov), io_fused_cmp_iov,
+			     NULL);
+	}
+	do {
+		more = false;
+		for (i = 0; i < f->nr; i++)
+			if (f->members[i].dest)
+				more |= io_fused_extend(&f->members[i], &end);
+	} while (more);
+	return end;
+}
+
+/**
+ * io_uring_cmd_lend_result - what the members of a fused command have done
+ * @ioucmd:	the command
+ * @filled:	how many bytes from the start of the memory were filled before,
+ *		0 if it wasn't lent before. On return, how many are filled now,
+ *		by whichever members, up to the first that was not. Also if
+ *		others have failed.
+ *
+ * To be called once, by one of the functions that were passed as @release and
+ * @done when the memory was lent.
+ *
+ * Context: as for these.
+ *
+ * Return: 0; the error of the first member that failed; -EIO if one was to take
+ * data from the memory and has taken less than it was to.
+ */
+int io_uring_cmd_lend_result(struct io_uring_cmd *ioucmd, u64 *filled)
+{
+	struct io_fused *f = ioucmd->fused;
+	bool failed = false, cut = false;
+	unsigned int i;
+	s32 res;
+
+	*filled = io_fused_filled(f, *filled);
+	res = io_fused_result(f, &failed);
+	if (res < 0)
+		return res;
+	for (i = 0; i < f->nr; i++) {
+		struct io_fused_member *m = &f->members[i];
+
+		cut |= !m->dest && (m->failed || (u32)m->res < m->want);
+	}
+	return cut ? -EIO : 0;
+}
+EXPORT_SYMBOL_GPL(io_uring_cmd_lend_result);
+
 static void io_fused_complete(struct io_tw_req tw_req, io_tw_token_t tw)
 {
 	struct io_kiocb *req = tw_req.req;
@@ -466,6 +600,19 @@ static void io_fused_complete(struct io_tw_req tw_req, io_tw_token_t tw)
 	io_req_complete_defer(req);
 }
 
+static void io_fused_done_tw(struct io_tw_req tw_req, io_tw_token_t tw)
+{
+	struct io_uring_cmd *ioucmd = io_uring_cmd_from_tw(tw_req);
+
+	/*
+	 * io_uring_cmd_done() completes it, and it may be cancelable. It isn't
+	 * freed before ->uring_lock is released, whoever completes it.
+	 */
+	ioucmd->flags &= ~IORING_URING_CMD_FUSED;
+	ioucmd->fused->done(tw_req, tw);
+	io_fused_free(ioucmd);
+}
+
 /*
  * The last user of the buffer is gone. The command can't be completed here:
  * this may be io_free_batch_list(), which is about to drop the list that it
@@ -475,8 +622,11 @@ static void io_fused_release(void *priv)
 {
 	struct io_fused *f = priv;
 
+	hlist_del(&f->node);
+
 	f->release(f->priv);
-	f->req->io_task_work.func = io_fused_complete;
+	f->req->io_task_work.func = f->done ? io_fused_done_tw :
+					      io_fused_complete;
 	io_req_task_work_add(f->req);
 }
 
@@ -524,27 +674,109 @@ static void io_fused_bind(struct io_kiocb *member, struct io_rsrc_node *node,
 	}
 }
 
+static void io_fused_submit(struct io_tw_req tw_req, io_tw_token_t tw)
+{
+	struct io_kiocb *member = tw_req.req;
+	struct io_fused *f = member->buf_node->buf->priv;
+
+	f->members[member->buf_index].started = true;
+	if (f->canceled)
+		io_req_defer_failed(member, -ECANCELED);
+	else
+		io_req_task_submit(tw_req, tw);
+}
+
+static int io_fused_cancel_members(struct io_fused *f)
+{
+	int res = -ENOENT;
+	unsigned int i;
+
+	f->canceled = true;
+	for (i = 0; i < f->nr; i++) {
+		struct io_fused_member *m = &f->members[i];
+		int ret;
+
+		if (!m->req)
+			continue;
+		ret = m->started ? io_cancel_req(m->req) : 0;
+		if (!ret || (ret == -EALREADY && res))
+			res = ret;
+	}
+	return res;
+}
+
+/**
+ * io_fused_cancel - cancel what fused commands wait for
+ * @cd:		what to cancel, may be met by commands
+ *
+ * A command that was lent its buffer waits for the members, so these are
+ * cancelled. It completes when they have, with their error.
+ *
+ * Context: ->uring_lock is held.
+ *
+ * Return: 0; -EALREADY if members run in io-wq, which was told; -ENOENT if there
+ * is no such command, or none of its members can be cancelled.
+ */
+int io_fused_cancel(struct io_cancel_data *cd)
+{
+	struct io_fused *f;
+	int ret;
+
+	hlist_for_each_entry(f, &cd->ctx->fused_list, node) {
+		if (!io_cancel_req_match(f->req, cd))
+			continue;
+		ret = io_fused_cancel_members(f);
+		if (ret != -ENOENT)
+			return ret;
+	}
+	return -ENOENT;
+}
+
+/**
+ * io_fused_show_fdinfo - the commands whose members run
+ * @m:		fdinfo of the ring's file
+ * @ctx:	ring
+ *
+ * Context: ->uring_lock is held.
+ */
+void io_fused_show_fdinfo(struct seq_file *m, struct io_ring_ctx *ctx)
+{
+	struct io_fused *f;
+	unsigned int i;
+
+	hlist_for_each_entry(f, &ctx->fused_list, node) {
+		unsigned int left = 0;
+
+		for (i = 0; i < f->nr; i++)
+			left += !!f->members[i].req;
+		seq_printf(m, "  user_data=%llu, members=%u, left=%u\n",
+			   f->req->cqe.user_data, f->nr, left);
+	}
+}
+
 /* Start the members, and put the reference to @node */
 static void io_fused_start(struct io_uring_cmd *ioucmd,
 			   struct io_rsrc_node *node, void (*release)(void *),
-			   void *priv)
+			   void *priv, io_req_tw_func_t done)
 {
 	struct io_fused *f = ioucmd->fused;
 	unsigned int i;
 
 	f->release = release;
 	f->priv = priv;
+	f->done = done;
 	f->lent = true;
+	hlist_add_head(&f->node, &f->req->ctx->fused_list);
 	for (i = 0; i < f->nr; i++) {
 		struct io_kiocb *member = f->members[i].req;
 
-		f->members[i].req = NULL;
 		io_fused_bind(member, node, i);
 		/*
 		 * Not from here: the command may run with other credentials,
 		 * and is what the audit record is about.
 		 */
-		io_req_task_queue(member);
+		member->io_task_work.func = io_fused_submit;
+		io_req_task_work_add(member);
 	}
 	io_put_rsrc_node(f->req->ctx, node);
 }
@@ -558,13 +790,17 @@ static void io_fused_start(struct io_uring_cmd *ioucmd,
  *		1 << ITER_SOURCE to read from it, or both
  * @release:	called once, when the memory isn't used any more
  * @priv:	argument of @release
+ * @done:	NULL, or called as task work of the command after @release
  * @issue_flags: as for ->uring_cmd()
  *
  * The memory belongs to io_uring until @release is called, which takes place
  * under ->uring_lock, in any task, and possibly before this function returns
- * to the driver. The command completes afterwards and by itself: ->uring_cmd()
- * has returned -EIOCBQUEUED for it, or does so now, and the driver doesn't call
- * io_uring_cmd_done().
+ * to the driver. Without @done the command completes afterwards and by itself:
+ * ->uring_cmd() has returned -EIOCBQUEUED for it, or does so now, and the
+ * driver doesn't call io_uring_cmd_done().
+ *
+ * @done may ask for io_uring_cmd_lend_result(). The command isn't fused any
+ * more, and is the driver's to complete, now or later, and to make cancelable.
  *
  * Context: ->uring_cmd() or task work of the command. Takes ->uring_lock unless
  * @issue_flags say that it is held. May sleep.
@@ -576,7 +812,7 @@ static void io_fused_start(struct io_uring_cmd *ioucmd,
 int io_uring_cmd_lend_bvec(struct io_uring_cmd *ioucmd,
 			   const struct bio_vec *bvs, unsigned int nr_bvecs,
 			   u8 dir, void (*release)(void *), void *priv,
-			   unsigned int issue_flags)
+			   io_req_tw_func_t done, unsigned int issue_flags)
 {
 	struct io_ring_ctx *ctx = cmd_to_io_kiocb(ioucmd)->ctx;
 	struct io_rsrc_node *node;
@@ -591,7 +827,7 @@ int io_uring_cmd_lend_bvec(struct io_uring_cmd *ioucmd,
 	node = io_fused_alloc(ioucmd, nr_bvecs, len, dir);
 	if (!IS_ERR(node)) {
 		memcpy(node->buf->bvec, bvs, nr_bvecs * sizeof(*bvs));
-		io_fused_start(ioucmd, node, release, priv);
+		io_fused_start(ioucmd, node, release, priv, done);
 	} else {
 		ret = PTR_ERR(node);
 	}
@@ -605,7 +841,9 @@ EXPORT_SYMBOL_GPL(io_uring_cmd_lend_bvec);
  * @ioucmd:	command that io_uring_cmd_is_fused(), and that isn't cancelable
  * @rq:		request that was started and has data. A read's memory may be
  *		written to, a write's may be read from.
- * @release:	called once with @rq, when the memory isn't used any more
+ * @release:	called once, when the memory isn't used any more
+ * @priv:	argument of @release
+ * @done:	as for io_uring_cmd_lend_bvec()
  * @issue_flags: as for ->uring_cmd()
  *
  * As io_uring_cmd_lend_bvec(). The caller makes sure that @rq isn't completed
@@ -616,7 +854,8 @@ EXPORT_SYMBOL_GPL(io_uring_cmd_lend_bvec);
  * Return: as io_uring_cmd_lend_bvec().
  */
 int io_uring_cmd_lend_request(struct io_uring_cmd *ioucmd, struct request *rq,
-			      void (*release)(void *), unsigned int issue_flags)
+			      void (*release)(void *), void *priv,
+			      io_req_tw_func_t done, unsigned int issue_flags)
 {
 	struct io_ring_ctx *ctx = cmd_to_io_kiocb(ioucmd)->ctx;
 	struct io_mapped_ubuf *imu;
@@ -636,7 +875,7 @@ int io_uring_cmd_lend_request(struct io_uring_cmd *ioucmd, struct request *rq,
 		rq_for_each_bvec(bv, rq, iter)
 			imu->bvec[nr_bvecs++] = bv;
 		imu->nr_bvecs = nr_bvecs;
-		io_fused_start(ioucmd, node, release, rq);
+		io_fused_start(ioucmd, node, release, priv, done);
 	} else {
 		ret = PTR_ERR(node);
 	}

@@ -7,6 +7,7 @@
  */
 #include <linux/io_uring/mock_file.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
@@ -1816,6 +1817,152 @@ TEST_F(fused, memcpy)
 	munmap(buf + 2 * page_size(), 2 * page_size());
 }
 
+/* How much is filled from the start of the memory, for the driver to act on */
+TEST_F(fused, filled)
+{
+	static const struct {
+		/* in the memory, and in the file */
+		struct { unsigned int addr, len, pos; } r[3];
+		int res;
+	} cases[] = {
+		{ { { 0, 4096, 0 }, { 4096, 4096, 0 } }, 8192 },
+		{ { { 4096, 4096, 0 }, { 0, 4096, 0 } }, 8192 },
+		{ { { 8192, 1, 0 }, { 4096, 4096, 0 }, { 0, 4096, 0 } }, 8193 },
+		/* the same twice, and in part */
+		{ { { 0, 4096, 0 }, { 0, 4096, 1 } }, 4096 },
+		{ { { 0, 4096, 0 }, { 100, 200, 0 }, { 4000, 96, 0 } }, 4096 },
+		{ { { 100, 4096, 0 }, { 0, 4000, 0 } }, 4196 },
+		/* gaps */
+		{ { { 0, 4096, 0 }, { 4097, 4095, 0 } }, 4096 },
+		{ { { 1, 4096, 0 } }, 0 },
+		/* the end of the file, and somebody who makes up for it */
+		{ { { 0, LEN + 1000, 0 } }, LEN },
+		{ { { 0, 1000, LEN } }, 0 },
+		{ { { 0, LEN + 1000, 0 }, { LEN, 1000, 0 } }, LEN + 1000 },
+		{ { { 0, LEN + 1000, 0 }, { LEN + 1, 999, 0 } }, LEN },
+		/* not a byte more than there is */
+		{ { { 0, 16384, 0 }, { 16384, 16384, 0 } }, 32768 },
+		{ { { 0, 4096, 0 }, { 32768, 1, 0 } }, -EFAULT },
+	};
+	struct io_uring_sqe *sqe, *m[3];
+	unsigned int i, j, nr;
+
+	for (i = 0; i < 2 * ARRAY_SIZE(cases); i++) {
+		const typeof(cases[0]) *c = &cases[i / 2];
+
+		for (nr = 1; nr < 3 && c->r[nr].len; nr++)
+			;
+		sqe = fused_set(self, 512, 32768,
+				DEST | IORING_MOCK_LEND_RESULT, nr, m);
+		for (j = 0; j < nr; j++)
+			set_rw(m[j], IORING_OP_READ, self->file, c->r[j].addr,
+			       c->r[j].len, c->r[j].pos);
+		if (i % 2)
+			sqe->fused_flags = IORING_FUSED_ONE_CQE;
+		ASSERT_EQ(0, submit(self));
+		ASSERT_EQ(0, next_of(&self->ring, UD_CMD, c->res,
+				     i % 2 ? 0 : nr)) {
+			TH_LOG("%u", i / 2);
+		}
+		ASSERT_TRUE(returned(self, i + 1));
+	}
+}
+
+/* The same for ranges of a vector, whichever their order, and other members */
+TEST_F(fused, filled_vectors)
+{
+	struct iovec iov[3] = {
+		{ (void *)3000, 3000 }, { (void *)0, 3000 },
+		{ (void *)6000, 3000 },
+	};
+	struct io_uring_sqe *sqe, *m[2];
+	unsigned int i;
+
+	/* as far as the file goes, which is in the order of the vector */
+	for (i = 0; i < 4; i++) {
+		const int has[] = { 9000, 8999, 6000, 5999 };
+		const int want[] = { 9000, 8999, 6000, 2999 };
+
+		sqe = fused(self, 0, 16384, DEST | IORING_MOCK_LEND_RESULT);
+		member_rw(sqe, IORING_OP_READV_FIXED, self->file, 0, 3,
+			  LEN - has[i]);
+		sqe[1].addr = u64_ptr(iov);
+		ASSERT_EQ(0, submit(self));
+		ASSERT_EQ(0, both(self, has[i], want[i]));
+	}
+
+	/* two vectors that need each other at each step, and a hole */
+	for (i = 0; i < 2; i++) {
+		struct iovec v[2][4];
+		unsigned int j;
+
+		for (j = 0; j < 8; j++)
+			v[j % 2][3 - j / 2] = (struct iovec) {
+				(void *)(uintptr_t)(j * 100), 100,
+			};
+		v[1][1].iov_len -= i;
+		sqe = fused_set(self, 0, 4096, DEST | IORING_MOCK_LEND_RESULT,
+				2, m);
+		sqe->fused_flags = IORING_FUSED_ONE_CQE;
+		for (j = 0; j < 2; j++) {
+			set_rw(m[j], IORING_OP_READV_FIXED, self->file, 0, 4, 0);
+			m[j]->addr = u64_ptr(v[j]);
+		}
+		ASSERT_EQ(0, submit(self));
+		ASSERT_EQ(0, next_is(&self->ring, UD_CMD, i ? 599 : 800));
+	}
+
+	/* a NOP fills nothing, whatever it says */
+	sqe = fused(self, 0, 4096, DEST | IORING_MOCK_LEND_RESULT);
+	sqe->fused_flags = IORING_FUSED_ONE_CQE;
+	sqe[1].nop_flags = IORING_NOP_INJECT_RESULT;
+	sqe[1].len = 4096;
+	ASSERT_EQ(0, submit(self));
+	EXPECT_EQ(0, next_is(&self->ring, UD_CMD, 0));
+	EXPECT_TRUE(returned(self, 7));
+}
+
+/* Memory that is to be taken was taken, all of it or not */
+TEST_F(fused, taken)
+{
+	struct iovec iov = { (void *)0, MEM };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct io_uring_sqe *sqe, *m[2];
+	char copy[100];
+	int s[2];
+
+	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, s));
+	sqe = fused_set(self, 0, MEM, SOURCE | IORING_MOCK_LEND_RESULT, 2, m);
+	sqe->fused_flags = IORING_FUSED_ONE_CQE;
+	set_rw(m[0], IORING_OP_WRITE, self->file, 0, LEN, 0);
+	m[1]->opcode = IORING_OP_MEMCPY;
+	m[1]->memcpy_flags = IORING_MEMCPY_SRC_FIXED;
+	m[1]->addr = u64_ptr(copy);
+	m[1]->len = sizeof(copy);
+	ASSERT_EQ(0, submit(self));
+	EXPECT_EQ(0, next_is(&self->ring, UD_CMD, 0));
+
+	/* as much as fits */
+	sqe = fused_set(self, 0, MEM, SOURCE | IORING_MOCK_LEND_RESULT, 2, m);
+	sqe->fused_flags = IORING_FUSED_ONE_CQE;
+	set_rw(m[0], IORING_OP_WRITE, self->file, 0, LEN, 0);
+	set_rw(m[1], IORING_OP_SEND, s[0], 0, MEM, 0);
+	m[1]->msg_flags = MSG_DONTWAIT;
+	ASSERT_EQ(0, submit(self));
+	EXPECT_EQ(0, next_is(&self->ring, UD_CMD, -EIO));
+	close(s[0]);
+	close(s[1]);
+
+	/* nothing at all */
+	sqe = fused(self, 0, 4096, SOURCE | IORING_MOCK_LEND_RESULT);
+	sqe->fused_flags = IORING_FUSED_ONE_CQE;
+	member_rw(sqe, IORING_OP_SENDMSG_ZC, self->pipe[1], 0, 1, 0);
+	sqe[1].addr = u64_ptr(&msg);
+	ASSERT_EQ(0, submit(self));
+	EXPECT_EQ(0, next_is(&self->ring, UD_CMD, -ENOTSOCK));
+	EXPECT_TRUE(returned(self, 3));
+}
+
 /* A mock file that has no memory to lend, and so doesn't say that it does */
 TEST_F(fused, no_lender)
 {
@@ -1910,20 +2057,51 @@ TEST_F(fused, link)
 }
 
 /* There is no way to cancel a fused command, so it can't have a timeout */
+static bool canceled(int res)
+{
+	return res == -ECANCELED || res == -EINTR;
+}
+
+/* The time of a command is that of its members */
 TEST_F(fused, link_timeout)
 {
-	struct __kernel_timespec ts = { .tv_sec = 1 };
+	struct __kernel_timespec ts = { .tv_nsec = 20000000 };
+	struct ring *r = &self->ring;
 	struct io_uring_sqe *sqe;
+	struct io_uring_cqe cqe;
+	unsigned int i, j;
 
-	fused(self, 0, 4096, DEST)->flags |= IOSQE_IO_LINK;
-	sqe = sqe64(self, IORING_OP_LINK_TIMEOUT);
-	sqe->addr = u64_ptr(&ts);
-	sqe->len = 1;
-	sqe->user_data = 3;
-	ASSERT_EQ(0, submit(self));
-	EXPECT_EQ(0, both(self, -ECANCELED, -ECANCELED));
-	EXPECT_EQ(0, next_is(&self->ring, 3, -EINVAL));
-	EXPECT_TRUE(returned(self, 0));
+	for (i = 0; i < 3; i++) {
+		/* expires before anything is started, when all waits, never */
+		ts.tv_sec = i == 2 ? 100 : 0;
+		ts.tv_nsec = i == 1 ? 20000000 : 0;
+		sqe = fused(self, 0, 4096, DEST);
+		sqe->flags |= IOSQE_IO_LINK;
+		if (i < 2)
+			member_rw(sqe, IORING_OP_READ, self->pipe[0], 0, 16, 0);
+		sqe = sqe64(self, IORING_OP_LINK_TIMEOUT);
+		sqe->addr = u64_ptr(&ts);
+		sqe->len = 1;
+		sqe->user_data = 3;
+		ASSERT_EQ(0, submit(self));
+		for (j = 0; j < 3; j++) {
+			bool ok;
+
+			ASSERT_EQ(0, ring_wait(r, &cqe));
+			if (i == 2)
+				ok = cqe.res == (cqe.user_data == 3 ?
+						 -ECANCELED : 0);
+			else if (cqe.user_data == 3)
+				ok = cqe.res == -ETIME ||
+				     cqe.res == -EALREADY;
+			else
+				ok = canceled(cqe.res);
+			ASSERT_TRUE(ok) {
+				TH_LOG("%u: %llu %d", i, cqe.user_data, cqe.res);
+			}
+		}
+		ASSERT_TRUE(returned(self, i + 1));
+	}
 }
 
 TEST_F(fused, drain)
@@ -2001,6 +2179,126 @@ TEST_F(fused, cancel)
 			    cqe.res == -ECANCELED || cqe.res == -EINTR);
 	}
 	EXPECT_TRUE(returned(self, 1));
+}
+
+/* Whether fdinfo has a line, or has none, of a command with UD_CMD */
+static bool fdinfo_has(struct ring *r, const char *want)
+{
+	__u64 end = now_ms() + WAIT_MS / 4;
+	bool whole = false, found = false;
+	char path[64], line[256];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", r->u.ring_fd);
+	/* it is short while the ring is locked */
+	while (!whole && now_ms() < end) {
+		f = fopen(path, "r");
+		while (f && fgets(line, sizeof(line), f)) {
+			whole |= !strcmp(line, "FusedList:\n");
+			if (whole && strstr(line, "user_data=1,"))
+				found = want && strstr(line, want);
+		}
+		if (f)
+			fclose(f);
+	}
+	return whole && found == !!want;
+}
+
+TEST_F(fused, fdinfo)
+{
+	struct ring *r = &self->ring;
+	struct io_uring_cqe cqe;
+	struct io_uring_sqe *m[3];
+	unsigned int i;
+
+	EXPECT_TRUE(fdinfo_has(r, NULL));
+	fused_set(self, 0, 4096, DEST, 3, m);
+	for (i = 1; i < 3; i++)
+		set_rw(m[i], IORING_OP_READ, self->pipe[0], i, 1, 0);
+	ASSERT_EQ(0, submit(self));
+	ASSERT_EQ(0, next_is(r, UD_MEMBER, 0));
+	EXPECT_TRUE(fdinfo_has(r, "members=3, left=2"));
+	ASSERT_EQ(2, write(self->pipe[1], "xy", 2));
+	for (i = 0; i < 3; i++)
+		ASSERT_EQ(0, ring_wait(r, &cqe));
+	EXPECT_TRUE(fdinfo_has(r, NULL));
+}
+
+/* Whatever names the command means its members, and no others */
+TEST_F(fused, cancel_command)
+{
+	static const unsigned int flags[] = {
+		0, IORING_ASYNC_CANCEL_ALL, IORING_ASYNC_CANCEL_FD,
+		IORING_ASYNC_CANCEL_OP, IORING_ASYNC_CANCEL_ANY,
+		/* the same user_data everywhere */
+		0,
+	};
+	struct ring *r = &self->ring;
+	struct io_uring_sqe *sqe, *m[3];
+	struct io_uring_cqe cqe;
+	unsigned int i, j, nr;
+	int found;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		bool same = i == ARRAY_SIZE(flags) - 1;
+
+		sqe = fused_set(self, 0, 4096, DEST, 3, m);
+		for (j = 0; j < 3; j++) {
+			if (j)
+				set_rw(m[j], IORING_OP_READ, self->pipe[0],
+				       16 * j, 16, 0);
+			if (same)
+				m[j]->user_data = UD_CMD;
+		}
+		/* of no command, and of no concern */
+		sqe = sqe64(self, IORING_OP_POLL_ADD);
+		sqe->fd = self->pipe[0];
+		sqe->poll32_events = POLLIN;
+		sqe->user_data = 101;
+		sqe->flags = 0;
+		ASSERT_EQ(0, submit(self));
+		EXPECT_EQ(0, next_is(r, same ? UD_CMD : UD_MEMBER, 0));
+		EXPECT_TRUE(ring_quiet(r));
+
+		sqe = sqe64(self, IORING_OP_ASYNC_CANCEL);
+		sqe->cancel_flags = flags[i];
+		if (flags[i] & IORING_ASYNC_CANCEL_FD)
+			sqe->fd = self->lender.fd;
+		else if (flags[i] & IORING_ASYNC_CANCEL_OP)
+			sqe->len = IORING_OP_FUSED_CMD;
+		else
+			sqe->addr = UD_CMD;
+		sqe->flags = 0;
+		sqe->user_data = 100;
+		ASSERT_EQ(0, submit(self));
+		nr = flags[i] & IORING_ASYNC_CANCEL_ANY ? 5 : 4;
+		for (j = 0, found = -ENOENT; j < nr; j++) {
+			ASSERT_EQ(0, ring_wait(r, &cqe));
+			if (cqe.user_data == 100)
+				found = cqe.res;
+			else
+				EXPECT_TRUE(canceled(cqe.res));
+		}
+		if (flags[i] & (IORING_ASYNC_CANCEL_ALL |
+				IORING_ASYNC_CANCEL_ANY)) {
+			EXPECT_LE(1, found);
+		} else {
+			EXPECT_TRUE(found == 0 || found == -EALREADY);
+		}
+		EXPECT_TRUE(returned(self, i + 1));
+		EXPECT_TRUE(ring_quiet(r));
+		if (nr == 5)
+			continue;
+		sqe = sqe64(self, IORING_OP_ASYNC_CANCEL);
+		sqe->addr = 101;
+		sqe->flags = 0;
+		sqe->user_data = 100;
+		ASSERT_EQ(0, submit(self));
+		for (j = 0; j < 2; j++) {
+			ASSERT_EQ(0, ring_wait(r, &cqe));
+			EXPECT_EQ(cqe.user_data == 100 ? 0 : -ECANCELED, cqe.res);
+		}
+	}
 }
 
 /* More than the CQ has room for */
@@ -2105,14 +2403,14 @@ TEST_F(fused, killed)
 /* Not on rings of any other kind */
 TEST(needs_128)
 {
-	struct io_uring_sqe *sqe;
+	struct io_uring_cqe cqe;
 	struct ring r;
+	unsigned int i;
 
 	if (!SETUP_RING(&r, 8, 0, IORING_OP_FUSED_CMD))
 		return;
-	sqe = ring_sqe(&r, IORING_OP_FUSED_CMD);
+	ring_sqe(&r, IORING_OP_FUSED_CMD);
 	EXPECT_EQ(-EINVAL, ring_run(&r));
-	(void)sqe;
 	ring_exit(&r);
 
 	/* the last slot of a mixed one has no second half */
@@ -2122,15 +2420,9 @@ TEST(needs_128)
 		ring_sqe(&r, IORING_OP_NOP)->flags = 0;
 	ring_sqe(&r, IORING_OP_FUSED_CMD)->user_data = UD_CMD;
 	ASSERT_EQ(8, ring_submit(&r));
-	{
-		struct io_uring_cqe cqe;
-		unsigned int i;
-
-		for (i = 0; i < 8; i++) {
-			ASSERT_EQ(0, ring_wait(&r, &cqe));
-			EXPECT_EQ(cqe.user_data == UD_CMD ? -EINVAL : 0,
-				  cqe.res);
-		}
+	for (i = 0; i < 8; i++) {
+		ASSERT_EQ(0, ring_wait(&r, &cqe));
+		EXPECT_EQ(cqe.user_data == UD_CMD ? -EINVAL : 0, cqe.res);
 	}
 	ring_exit(&r);
 }

@@ -117,15 +117,18 @@ static bool mirror_is_fused(const struct ublk_queue *q,
 static void mirror_queue_legs(struct ublk_thread *t, struct ublk_queue *q, int tag,
 			      unsigned int legs)
 {
+	bool fused = mirror_is_fused(q, ublk_get_iod(q, tag));
+	bool commit = fused && ublk_io_fused_commit(q, tag);
 	struct io_uring_sqe *cmd, *sqe[MIRROR_MAX_LEGS];
 	int nr = __builtin_popcount(legs), got = nr;
 	unsigned int leg;
 	int i = 0;
 
-	if (mirror_is_fused(q, ublk_get_iod(q, tag))) {
+	if (fused) {
 		cmd = ublk_io_alloc_fused(t, q, tag, sqe, nr);
-		cmd->user_data = build_user_data(tag, ublk_cmd_op_nr(cmd->cmd_op), 0,
-						 q->q_id, 1);
+		/* which legs fail, unless one that fails is reason to ask again */
+		if (!commit)
+			cmd->fused_flags = 0;
 	} else {
 		got = ublk_io_alloc_sqes(t, sqe, nr);
 	}
@@ -134,7 +137,8 @@ static void mirror_queue_legs(struct ublk_thread *t, struct ublk_queue *q, int t
 	for (leg = 0; leg < MIRROR_MAX_LEGS; leg++)
 		if (legs & (1U << leg))
 			mirror_prep_leg(t, q, tag, sqe[i++], leg);
-	ublk_queued_tgt_io(t, q, tag, nr + mirror_is_fused(q, ublk_get_iod(q, tag)));
+	if (!commit)
+		ublk_queued_tgt_io(t, q, tag, nr + fused);
 }
 
 /*

@@ -13,7 +13,7 @@ _null_test() {
 	_check_add_dev "$TID" $?
 
 	fio --name=job1 --filename=/dev/ublkb"${dev_id}" --ioengine=libaio --direct=1 \
-		--rw=readwrite --bsrange=512-1m --iodepth=32 --size=64M > /dev/null || return
+		--rw=readwrite --bsrange=4k-1m --iodepth=32 --size=64M > /dev/null || return
 	_ublk_del_dev "${dev_id}"
 }
 
@@ -25,7 +25,9 @@ _need_features FUSED_CMD BATCH_IO PER_IO_DAEMON
 _prep_test "null" "fused commands"
 
 _test_modes _null_test --fused "--fused -d 1" "--fused --batch" \
-	    "--fused --per_io_tasks --nthreads 3" "--fused --no_ublk_fixed_fd"
+	    "--fused --per_io_tasks --nthreads 3" \
+	    "--fused --no_ublk_fixed_fd" --fused_commit \
+	    "--fused_commit --per_io_tasks --nthreads 3"
 
 _cleanup_test
 _show_result "$TID" $ERR_CODE

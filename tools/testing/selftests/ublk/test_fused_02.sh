@@ -48,7 +48,9 @@ _create_backfile 0 32M
 _create_backfile 1 32M
 
 _test_modes _loop_test --fused "--fused --batch" \
-	    "--fused --per_io_tasks --nthreads 3" "--fused --no_ublk_fixed_fd"
+	    "--fused --per_io_tasks --nthreads 3" \
+	    "--fused --no_ublk_fixed_fd" --fused_commit \
+	    "--fused_commit --per_io_tasks --nthreads 3"
 
 _cleanup_test
 _show_result "$TID" $ERR_CODE

@@ -51,7 +51,8 @@ _create_backfile 1 8M
 _create_backfile 2 8M
 _create_backfile 3 24M
 
-_test_modes _stripe_test --fused "--fused --batch" "--fused --per_io_tasks --nthreads 3"
+_test_modes _stripe_test --fused "--fused --batch" "--fused --per_io_tasks --nthreads 3" \
+	    --fused_commit
 
 _cleanup_test
 _show_result "$TID" $ERR_CODE

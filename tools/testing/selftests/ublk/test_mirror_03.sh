@@ -33,7 +33,7 @@ _prep_test "mirror" "write and verify test with all ways to get at data"
 
 _test_modes _mirror_test -z --auto_zc -u -g --batch "--batch --auto_zc" \
 	    "--per_io_tasks --nthreads 3" "-z --no_ublk_fixed_fd" \
-	    --fused "--fused --batch"
+	    --fused "--fused --batch" --fused_commit
 
 _cleanup_test
 _show_result "$TID" $ERR_CODE

@@ -40,7 +40,7 @@ FULL_DIR=$(_create_tmp_dir)
 mount -t tmpfs -o size=8M tmpfs "$FULL_DIR"
 _create_backfile 1 0
 
-_test_modes _mirror_test "-d 32" -z --auto_zc -u --fused "--per_io_tasks --nthreads 3"
+_test_modes _mirror_test "-d 32" -z --auto_zc -u --fused --fused_commit "--per_io_tasks --nthreads 3"
 
 umount "$FULL_DIR"
 _remove_tmp_dir "$FULL_DIR"

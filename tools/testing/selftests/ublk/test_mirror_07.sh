@@ -72,7 +72,7 @@ _create_backfile 1 8M
 _create_backfile 2 8M
 _create_backfile 3 16M
 
-_test_modes _mirror_test "-q 2" -z --auto_zc -u --fused
+_test_modes _mirror_test "-q 2" -z --auto_zc -u --fused --fused_commit
 
 REFUSED_ID=77
 LEGS=("${UBLK_BACKFILES[1]}" "${UBLK_BACKFILES[2]}")
