@@ -55,7 +55,7 @@ _create_backfile 0 8M
 _create_backfile 1 0
 _create_backfile 2 8M
 
-_test_modes _mirror_test "-q 2" -z --auto_zc -u --fused --fused_commit
+_test_modes _mirror_test "-q 2" -z --auto_zc -u --fused
 
 _cleanup_test
 _show_result "$TID" $ERR_CODE
