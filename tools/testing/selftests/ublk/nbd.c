@@ -105,17 +105,21 @@ struct nbd_conn {
 struct nbd {
 	__u64 size;
 	__u16 flags;
+	bool send_zc;
 	unsigned int nr_conns;
 	struct nbd_conn conns[];
 };
 
 /****************** requests ********************/
 
+static struct nbd *nbd_of(const struct ublk_queue *q)
+{
+	return q->dev->private_data;
+}
+
 static struct nbd_conn *nbd_conn_of(const struct ublk_queue *q)
 {
-	struct nbd *nbd = q->dev->private_data;
-
-	return &nbd->conns[q->q_id];
+	return &nbd_of(q)->conns[q->q_id];
 }
 
 /* What follows the header of a request, or of the reply to it. */
@@ -159,12 +163,30 @@ static void nbd_queue_buf_cmd(struct ublk_thread *t, struct ublk_queue *q, int t
 static void nbd_use_data(struct ublk_thread *t, struct ublk_queue *q, int tag,
 			 struct io_uring_sqe *sqe, unsigned int offset)
 {
-	/* without a buffer of ours, this is the offset into the registered one */
+	/* without a buffer of ours, this is the offset into what takes its place */
 	sqe->addr = (__u64)(uintptr_t)ublk_get_io(q, tag)->buf_addr + offset;
-	if (ublk_queue_no_buf(q)) {
+	if (ublk_queue_no_buf(q) && !ublk_queue_use_fused(q)) {
 		sqe->ioprio |= IORING_RECVSEND_FIXED_BUF;
 		sqe->buf_index = ublk_io_buf_idx(t, q, tag);
 	}
+}
+
+/*
+ * An SQE for a SEND or a RECV of a request's data, and the one whose CQE tells of
+ * it. That is the command, if data is lent.
+ */
+static struct io_uring_sqe *nbd_get_data_sqe(struct ublk_thread *t, struct ublk_queue *q,
+					     int tag, struct io_uring_sqe **teller)
+{
+	struct io_uring_sqe *sqe[1];
+
+	if (!ublk_queue_use_fused(q)) {
+		*teller = nbd_get_sqe(t);
+		return *teller;
+	}
+	*teller = ublk_io_alloc_fused(t, q, tag, sqe, 1);
+	t->io_inflight++;
+	return sqe[0];
 }
 
 static void nbd_finish(struct ublk_thread *t, struct ublk_queue *q, int tag, int res)
@@ -240,7 +262,8 @@ static void nbd_send(struct ublk_thread *t, struct ublk_queue *q)
 {
 	struct nbd_conn *conn = nbd_conn_of(q);
 	const unsigned int header = sizeof(conn->request);
-	struct io_uring_sqe *sqe;
+	struct io_uring_sqe *sqe, *teller;
+	bool linked = false;
 	unsigned int len;
 	int tag;
 
@@ -249,19 +272,37 @@ static void nbd_send(struct ublk_thread *t, struct ublk_queue *q)
 
 	tag = conn->queued[conn->head];
 	len = nbd_data_len(q, tag, UBLK_IO_OP_WRITE);
-	sqe = nbd_get_sqe(t);
+	/* a link can't go across submissions, so there has to be room for both */
+	if (ublk_queue_use_fused(q) && io_uring_sq_space_left(&t->ring) < 5)
+		io_uring_submit(&t->ring);
 	if (conn->sent < header) {
 		if (!conn->sent)
 			nbd_prep_request(conn, q, tag);
+		linked = len && ublk_queue_use_fused(q);
+		sqe = nbd_get_sqe(t);
 		io_uring_prep_send(sqe, conn->fd, (char *)&conn->request + conn->sent,
 				   header - conn->sent,
 				   MSG_NOSIGNAL | MSG_WAITALL | (len ? MSG_MORE : 0));
-	} else {
-		io_uring_prep_send(sqe, conn->fd, NULL, header + len - conn->sent,
-				   MSG_NOSIGNAL | MSG_WAITALL);
-		nbd_use_data(t, q, tag, sqe, conn->sent - header);
+		sqe->user_data = build_user_data(tag, IORING_OP_SEND, 0, q->q_id, 1);
+		if (linked) {
+			/* has a CQE only if it fails, which the command has as well */
+			t->io_inflight--;
+			sqe->flags |= IOSQE_IO_LINK | IOSQE_CQE_SKIP_SUCCESS;
+			sqe->user_data = build_user_data(tag, IORING_OP_NOP, 0, q->q_id, 1);
+			conn->sent = header;
+		}
 	}
-	sqe->user_data = build_user_data(tag, IORING_OP_SEND, 0, q->q_id, 1);
+	if (linked || conn->sent >= header) {
+		sqe = nbd_get_data_sqe(t, q, tag, &teller);
+		if (nbd_of(q)->send_zc)
+			io_uring_prep_send_zc(sqe, conn->fd, NULL, header + len - conn->sent,
+					      MSG_NOSIGNAL | MSG_WAITALL, 0);
+		else
+			io_uring_prep_send(sqe, conn->fd, NULL, header + len - conn->sent,
+					   MSG_NOSIGNAL | MSG_WAITALL);
+		nbd_use_data(t, q, tag, sqe, conn->sent - header);
+		teller->user_data = build_user_data(tag, IORING_OP_SEND, 0, q->q_id, 1);
+	}
 	conn->sending = true;
 }
 
@@ -293,23 +334,25 @@ static void nbd_recv(struct ublk_thread *t, struct ublk_queue *q)
 {
 	struct nbd_conn *conn = nbd_conn_of(q);
 	const unsigned int header = sizeof(conn->reply);
-	struct io_uring_sqe *sqe;
+	struct io_uring_sqe *sqe, *teller;
 	unsigned int len;
 
 	if (conn->receiving || !conn->nr_waiting)
 		return;
 
-	sqe = nbd_get_sqe(t);
 	if (conn->received < header) {
+		sqe = nbd_get_sqe(t);
+		teller = sqe;
 		io_uring_prep_recv(sqe, conn->fd, (char *)&conn->reply + conn->received,
 				   header - conn->received, MSG_WAITALL);
 	} else {
 		len = nbd_data_len(q, conn->reply_tag, UBLK_IO_OP_READ);
+		sqe = nbd_get_data_sqe(t, q, conn->reply_tag, &teller);
 		io_uring_prep_recv(sqe, conn->fd, NULL, header + len - conn->received,
 				   MSG_WAITALL);
 		nbd_use_data(t, q, conn->reply_tag, sqe, conn->received - header);
 	}
-	sqe->user_data = build_user_data(0, IORING_OP_RECV, 0, q->q_id, 1);
+	teller->user_data = build_user_data(0, IORING_OP_RECV, 0, q->q_id, 1);
 	conn->receiving = true;
 }
 
@@ -424,6 +467,9 @@ static void ublk_nbd_io_done(struct ublk_thread *t, struct ublk_queue *q,
 	unsigned int tag = user_data_to_tag(cqe->user_data);
 	unsigned int op = user_data_to_op(cqe->user_data);
 
+	/* a header that wasn't sent, as the one who counts says as well */
+	if (op == IORING_OP_NOP)
+		return;
 	t->io_inflight--;
 	if (op == IORING_OP_SEND)
 		nbd_sent(t, q, cqe->res);
@@ -776,8 +822,13 @@ static int ublk_nbd_tgt_init(const struct dev_ctx *ctx, struct ublk_dev *dev)
 		ublk_err("%s: integrity not supported\n", __func__);
 		return -EINVAL;
 	}
-	if (info->flags & UBLK_F_FUSED_CMD) {
-		ublk_err("%s: fused commands not supported\n", __func__);
+	if (ctx->fused_commit) {
+		ublk_err("%s: a request is done with its reply, not with its data\n",
+			 __func__);
+		return -EINVAL;
+	}
+	if (ctx->nbd.send_zc && !(info->flags & UBLK_F_FUSED_CMD)) {
+		ublk_err("%s: --nbd_send_zc needs --fused\n", __func__);
 		return -EINVAL;
 	}
 	if (info->flags & UBLK_F_SHMEM_ZC) {
@@ -806,6 +857,7 @@ static int ublk_nbd_tgt_init(const struct dev_ctx *ctx, struct ublk_dev *dev)
 	/* a command for each tag, be it ublk's or for its buffer, a SEND and a RECV */
 	dev->tgt.sq_depth = info->queue_depth + 2;
 	dev->tgt.cq_depth = info->queue_depth + 2;
+	nbd->send_zc = ctx->nbd.send_zc;
 	dev->private_data = nbd;
 	return 0;
 }
@@ -822,6 +874,7 @@ static void ublk_nbd_cmd_line(struct dev_ctx *ctx, int argc, char *argv[])
 		{ "nbd_port",	1,	NULL,  0  },
 		{ "nbd_unix",	1,	NULL,  0  },
 		{ "nbd_export",	1,	NULL,  0  },
+		{ "nbd_send_zc",	0,	NULL,  0  },
 		{ 0, 0, 0, 0 }
 	};
 	struct nbd_ctx *nbd = &ctx->nbd;
@@ -844,6 +897,8 @@ static void ublk_nbd_cmd_line(struct dev_ctx *ctx, int argc, char *argv[])
 				nbd->unix_path = optarg;
 			if (!strcmp(longopts[option_idx].name, "nbd_export"))
 				nbd->export_name = optarg;
+			if (!strcmp(longopts[option_idx].name, "nbd_send_zc"))
+				nbd->send_zc = 1;
 		}
 	}
 }
@@ -851,7 +906,8 @@ static void ublk_nbd_cmd_line(struct dev_ctx *ctx, int argc, char *argv[])
 static void ublk_nbd_usage(const struct ublk_tgt_ops *ops)
 {
 	printf("\tnbd: [--nbd_host host (default localhost)] [--nbd_port port (default 10809)]\n"
-	       "\t     [--nbd_unix path] [--nbd_export name (default '')]\n");
+	       "\t     [--nbd_unix path] [--nbd_export name (default '')]\n"
+	       "\t     [--nbd_send_zc]\n");
 }
 
 const struct ublk_tgt_ops nbd_tgt_ops = {

@@ -43,7 +43,7 @@ _nbd_test() {
 if ! _have_program fio || ! _have_program nbd-server; then
 	exit "$UBLK_SKIP_CODE"
 fi
-for feature in ZERO_COPY AUTO_BUF_REG USER_COPY; do
+for feature in ZERO_COPY AUTO_BUF_REG USER_COPY FUSED_CMD; do
 	if ! _have_feature $feature; then
 		exit "$UBLK_SKIP_CODE"
 	fi
@@ -52,7 +52,7 @@ done
 _prep_test "nbd" "the server is killed, nothing hangs"
 
 for mode in "-KILL" "-STOP" "-KILL -z" "-STOP -z" "-KILL --auto_zc" "-STOP --auto_zc" \
-	    "-STOP -u" "-STOP --batch"; do
+	    "-STOP -u" "-STOP --batch" "-KILL --fused" "-STOP --fused"; do
 	# shellcheck disable=SC2086
 	if ! _nbd_test $mode; then
 		echo "nbd $mode failed"

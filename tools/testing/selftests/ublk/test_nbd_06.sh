@@ -105,7 +105,7 @@ _refused_test() {
 if ! _have_program fio || ! _have_program python3; then
 	exit "$UBLK_SKIP_CODE"
 fi
-for feature in ZERO_COPY AUTO_BUF_REG USER_COPY SHMEM_ZC PER_IO_DAEMON; do
+for feature in ZERO_COPY AUTO_BUF_REG USER_COPY SHMEM_ZC PER_IO_DAEMON FUSED_CMD; do
 	if ! _have_feature $feature; then
 		exit "$UBLK_SKIP_CODE"
 	fi
@@ -122,7 +122,7 @@ _run() {
 	fi
 }
 
-for mode in "-g" -z --auto_zc -u; do
+for mode in "-g" -z --auto_zc -u --fused; do
 	_run _reorder_test "$mode"
 	_run _errors_test "$mode"
 	for kind in magic cookie twice half stall; do
@@ -137,6 +137,8 @@ _run _refused_test log --nbd_unix "$SOCK" "${UBLK_BACKFILES[0]}"
 _run _refused_test log --per_io_tasks --nbd_unix "$SOCK"
 _run _refused_test log --shmem_zc --nbd_unix "$SOCK"
 _run _refused_test log -z --auto_zc --auto_zc_fallback --nbd_unix "$SOCK"
+_run _refused_test log --fused_commit --nbd_unix "$SOCK"
+_run _refused_test log -z --nbd_send_zc --nbd_unix "$SOCK"
 _run _refused_test log -u --metadata_size 8 --nbd_unix "$SOCK"
 
 _cleanup_test
