@@ -8,10 +8,11 @@ ERR_CODE=0
 # Servers die while data is written. The next ones get what was not acknowledged
 # once more, and what was is there.
 _kill_test() {
-	local file=${UBLK_BACKFILES[0]}
+	local file
 	local dev_id fio_pid state
 
 	_create_backfile 0 32M
+	file=${UBLK_BACKFILES[0]}
 	dev_id=$(_add_ublk_dev -q 2 -t loop -r 1 -i 1 "$@" "$file")
 	_check_add_dev "$TID" $?
 

@@ -25,10 +25,11 @@ _compile() {
 
 # A file system that is worked on, and then looked at through a server that copies
 _fs_test() {
-	local file=${UBLK_BACKFILES[0]}
+	local file
 	local ref mnt dev_id ret
 
 	_create_backfile 0 64M
+	file=${UBLK_BACKFILES[0]}
 	ref=$(_create_tmp_dir)
 	mnt=$(_create_tmp_dir)
 	_make_sources "$ref"
