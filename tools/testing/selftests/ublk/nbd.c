@@ -898,7 +898,7 @@ static void ublk_nbd_cmd_line(struct dev_ctx *ctx, int argc, char *argv[])
 			if (!strcmp(longopts[option_idx].name, "nbd_export"))
 				nbd->export_name = optarg;
 			if (!strcmp(longopts[option_idx].name, "nbd_send_zc"))
-				nbd->send_zc = 1;
+				nbd->send_zc = atoi(optarg);
 		}
 	}
 }
@@ -907,7 +907,7 @@ static void ublk_nbd_usage(const struct ublk_tgt_ops *ops)
 {
 	printf("\tnbd: [--nbd_host host (default localhost)] [--nbd_port port (default 10809)]\n"
 	       "\t     [--nbd_unix path] [--nbd_export name (default '')]\n"
-	       "\t     [--nbd_send_zc]\n");
+	       "\t     [--nbd_send_zc 1]\n");
 }
 
 const struct ublk_tgt_ops nbd_tgt_ops = {

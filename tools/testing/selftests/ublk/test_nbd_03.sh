@@ -44,7 +44,7 @@ for mode in "-z $NBD_TCP" "--auto_zc $NBD_UNIX" "-u $NBD_TCP" "-g $NBD_UNIX" \
 	    "--batch $NBD_TCP" "--batch --auto_zc $NBD_TCP" "-d 1 $NBD_UNIX" \
 	    "-z -d 3 $NBD_UNIX" "-z --no_ublk_fixed_fd $NBD_TCP" \
 	    "--fused $NBD_TCP" "--fused -d 1 $NBD_UNIX" "--fused --batch $NBD_UNIX" \
-	    "--fused --nbd_send_zc $NBD_TCP"; do
+	    "--fused --nbd_send_zc 1 $NBD_TCP"; do
 	# shellcheck disable=SC2086
 	if ! _nbd_test $mode; then
 		echo "nbd $mode failed"

@@ -138,7 +138,7 @@ _run _refused_test log --per_io_tasks --nbd_unix "$SOCK"
 _run _refused_test log --shmem_zc --nbd_unix "$SOCK"
 _run _refused_test log -z --auto_zc --auto_zc_fallback --nbd_unix "$SOCK"
 _run _refused_test log --fused_commit --nbd_unix "$SOCK"
-_run _refused_test log -z --nbd_send_zc --nbd_unix "$SOCK"
+_run _refused_test log -z --nbd_send_zc 1 --nbd_unix "$SOCK"
 _run _refused_test log -u --metadata_size 8 --nbd_unix "$SOCK"
 
 _cleanup_test
