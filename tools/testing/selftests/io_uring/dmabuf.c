@@ -173,14 +173,7 @@ TEST_F_TIMEOUT(data, deep, LONG_TIMEOUT)
 	}
 	ASSERT_EQ(0, disk_pattern(e, BASE, nr * len, DISK_SEED));
 	ASSERT_EQ(0, buf_set(e, POISON, 0, nr * len));
-	for (i = 0; i < nr; i++) {
-		struct io_uring_sqe *sqe;
-
-		sqe = ring_fixed(&e->ring, false, e->fd, 0, i * len, len,
-				 BASE + i * len);
-		sqe->flags = e->sqe_flags;
-		sqe->user_data = i;
-	}
+	queue_reads(e, nr, len);
 	ASSERT_EQ(nr, ring_submit(&e->ring));
 	ASSERT_EQ(0, ring_collect(&e->ring, res, nr));
 	for (i = 0; i < nr; i++)

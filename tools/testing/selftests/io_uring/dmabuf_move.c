@@ -64,21 +64,6 @@ FIXTURE_TEARDOWN(move)
 	env_exit(&self->e);
 }
 
-/* @nr reads of @len bytes, one behind the other in buffer and drive */
-static void queue_reads(struct env *e, unsigned int nr, unsigned int len)
-{
-	unsigned int i;
-
-	for (i = 0; i < nr; i++) {
-		struct io_uring_sqe *sqe;
-
-		sqe = ring_fixed(&e->ring, false, e->fd, 0, i * len, len,
-				 BASE + i * len);
-		sqe->flags = e->sqe_flags;
-		sqe->user_data = i;
-	}
-}
-
 TEST_F(move, before_io)
 {
 	struct span s = { .off = 3 * 512, .len = 40 * 512, .pos = BASE };

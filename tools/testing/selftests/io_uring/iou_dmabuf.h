@@ -698,6 +698,22 @@ static inline int rw(struct env *e, bool write, size_t off, unsigned int len,
 	return ring_run(&e->ring);
 }
 
+/* @nr reads of @len bytes, one behind the other in buffer and drive */
+static inline void queue_reads(struct env *e, unsigned int nr,
+			       unsigned int len)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++) {
+		struct io_uring_sqe *sqe;
+
+		sqe = ring_fixed(&e->ring, false, e->fd, 0, i * len, len,
+				 BASE + i * len);
+		sqe->flags = e->sqe_flags;
+		sqe->user_data = i;
+	}
+}
+
 /* The CPU's side: bytes that tell their offset in the dma-buf, or all the same */
 static inline int buf_pattern(struct env *e, size_t off, size_t len,
 			      unsigned int seed)
