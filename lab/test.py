@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Run the tests of lab/tests.d in the machines that they need.
 
-Each machine is booted once. A line of a list is
+Each machine is booted once; as many run beside each other as there are CPUs. A
+line of a list is
 
     NAME  MACHINES  SECONDS  KIND  ARGUMENT
 
@@ -22,8 +23,11 @@ machine skips is a failure: not every machine has all, but one must have it.
 """
 
 import argparse
+import contextlib
 import fnmatch
 import itertools
+import multiprocessing
+import multiprocessing.connection
 import os
 import re
 import shlex
@@ -113,9 +117,10 @@ def command_of(entry):
 
 
 class Results:
-    """Counts, prints and keeps the verdicts."""
+    """Counts, prints and keeps the verdicts of a machine, or of all."""
 
-    def __init__(self):
+    def __init__(self, machine=""):
+        self.machine = machine
         self.count = {"ok": 0, "not ok": 0, "skip": 0}
         self.ktap = []
         self.reasons = {}
@@ -129,19 +134,28 @@ class Results:
             self.passed.add(name)
         self.count[verdict] += 1
         self.reasons[name] = reason if verdict == "not ok" else ""
-        line = f"  {verdict:<7} {name:<48} {took:6.1f}s"
+        lines = [f"  {verdict:<7} {self.machine:<12} {name:<48} {took:6.1f}s"]
         if reason:
-            line += f"  {reason}"
-        lab.say(line)
+            lines[0] += f"  {reason}"
         if verdict == "not ok":
-            for text in list(detail)[:lab.SPLAT_LINES]:
-                lab.say("            " + text)
+            lines += ["            " + text for text in list(detail)[:lab.SPLAT_LINES]]
             if log:
-                lab.say(f"            log: {log.relative_to(lab.ROOT)}")
+                lines.append(f"            log: {log.relative_to(lab.ROOT)}")
+        # all at once, as another machine may want to say something
+        lab.say("\n".join(lines))
         number = len(self.ktap) + 1
         tail = f" # SKIP {reason}" if verdict == "skip" else f" # {reason}" if reason else ""
         word = "not ok" if verdict == "not ok" else "ok"
         self.ktap.append(f"{word} {number} {name}{tail}")
+
+    def merge(self, other):
+        """Take over the verdicts of a machine; a failure anywhere is one."""
+        for verdict, number in other.count.items():
+            self.count[verdict] += number
+        for name, reason in other.reasons.items():
+            self.reasons[name] = self.reasons.get(name) or reason
+        self.passed |= other.passed
+        self.skipped |= other.skipped
 
     def forbid_skips(self):
         """A test that ran nowhere has shown nothing."""
@@ -332,11 +346,43 @@ def run_machine(name, entries, results):
     lab.say(f"  RESULT  {name}: {lab.seconds(time.monotonic() - begin)}{again}")
 
 
+def machine_process(name, entries, pipe):
+    """What runs a machine's tests in a process of its own."""
+    lab.die_with_parent()
+    results = Results(name)
+    # Ctrl-C reaches the parent as well, which says all that there is to say
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            run_machine(name, entries, results)
+        except lab.Failed as err:
+            results.add(f"{name}.runner", "not ok", 0, str(err))
+        pipe.send(results)
+
+
 def run_all(entries, results):
-    for name in lab.MACHINES:
-        mine = [entry for entry in entries if entry["machine"] == name]
-        if mine:
-            run_machine(name, mine, results)
+    """As many machines at once as there are CPUs: most tests keep one busy."""
+    waiting = [(name, mine) for name in lab.MACHINES
+               if (mine := [entry for entry in entries if entry["machine"] == name])]
+    # whoever has most to do is not to be the last that all wait for
+    waiting.sort(key=lambda work: -sum(entry["timeout"] for entry in work[1]))
+    running = {}
+    while waiting or running:
+        while waiting and len(running) < len(os.sched_getaffinity(0)):
+            name, mine = waiting.pop(0)
+            ours, theirs = multiprocessing.Pipe(duplex=False)
+            process = multiprocessing.Process(target=machine_process, args=(name, mine, theirs),
+                                              daemon=True)
+            process.start()
+            theirs.close()
+            running[ours] = name, process
+        for pipe in multiprocessing.connection.wait(running):
+            name, process = running.pop(pipe)
+            try:
+                results.merge(pipe.recv())
+            except EOFError:
+                results.add(f"{name}.runner", "not ok", 0, "ended before its tests had")
+            pipe.close()
+            process.join()
 
 
 def check_selftest(entries, results):
