@@ -48,6 +48,7 @@ CHECKPATCH_IGNORE = {
 # The same for programs, which have no kernel headers.
 CHECKPATCH_IGNORE_TOOLS = {
     "PREFER_DEFINED_ATTRIBUTE_MACRO": "__aligned() and its like are the kernel's",
+    "BIT_MACRO": "is the kernel's, and kublk.h, where it isn't, has shifts all over",
     "MACRO_WITH_FLOW_CONTROL": "a macro may leave its test, as kselftest's own SKIP() does",
 }
 # Words that codespell takes for misspellings.
@@ -699,11 +700,11 @@ def bad_sparse():
 
 # spatch takes all files that it is given for one, and this script is at them for minutes then.
 SPATCH_SINGLY = {"deref_null.cocci"}
+# And this one takes minutes, whatever it is given.
+SPATCH_LONG = {"unsigned_lesser_than_zero.cocci"}
 
 
 def spatch(script, paths):
-    if script.name in SPATCH_SINGLY and len(paths) > 1:
-        return [line for path in paths for line in spatch(script, [path])]
     text = script.read_text()
     options = shlex.split(" ".join(re.findall(r"^// Options: (.*)$", text, re.M)))
     # it recurses along a function, and those of drivers are long; its own limit of 120 s is
@@ -720,9 +721,14 @@ def coccinelle_of(scripts, paths):
     stamp = [must(["spatch", "--version"]), must(["git", "rev-parse", "base"], LINUX),
              must(["git", "diff", "base", "--", "*.[ch]"], LINUX)]
     stamp += [p for path in paths for p in (path, (LINUX / path).read_text(errors="replace"))]
+    # those that take long come first, or all would wait for the last of them
+    single = [(script, [path]) for script in scripts if script.name in SPATCH_SINGLY
+              for path in paths]
+    others = [(script, paths) for script in scripts if script.name not in SPATCH_SINGLY]
+    others.sort(key=lambda work: work[0].name not in SPATCH_LONG)
     with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
-        found = pool.map(lambda script: remembered(
-            [script.read_text()] + stamp, lambda: spatch(script, paths)), scripts)
+        found = pool.map(lambda work: remembered(
+            [work[0].read_text(), work[1]] + stamp, lambda: spatch(*work)), single + others)
         return [line for lines in found for line in lines]
 
 
