@@ -12,7 +12,8 @@
  *		that is one task at a time.
  *  ->src_node	reference to a registered source buffer, put by
  *		io_memcpy_cleanup(). The one to the destination is req->buf_node.
- *		Both are taken when the request is first issued, and keep the
+ *		Both are taken when the request is first issued, or before that
+ *		if it is the member of a fused command. They keep the
  *		memory alive if the buffer is unregistered or the driver gives up
  *		its side meanwhile. References are counted under ->uring_lock.
  *
@@ -152,6 +153,27 @@ void io_memcpy_fail(struct io_kiocb *req)
 		io_req_set_res(req, mc->done, 0);
 }
 
+/**
+ * io_memcpy_bind_src - give a request the buffer to copy from
+ * @req:	IORING_OP_MEMCPY that wasn't issued yet
+ * @node:	the buffer
+ *
+ * Context: ->uring_lock is held.
+ *
+ * Return: true if the request has taken over a reference to @node; false if it
+ * doesn't copy from a registered buffer.
+ */
+bool io_memcpy_bind_src(struct io_kiocb *req, struct io_rsrc_node *node)
+{
+	struct io_memcpy *mc = io_kiocb_to_cmd(req, struct io_memcpy);
+
+	if (!(mc->flags & IORING_MEMCPY_SRC_FIXED))
+		return false;
+	mc->src_node = node;
+	req->flags |= REQ_F_NEED_CLEANUP;
+	return true;
+}
+
 static int io_memcpy_import_src(struct io_kiocb *req, struct io_memcpy *mc,
 				struct iov_iter *iter, unsigned int issue_flags)
 {
@@ -199,7 +221,7 @@ static int io_memcpy_import(struct io_kiocb *req, struct io_memcpy *mc,
 		return ret;
 
 	/* addresses mean the same on both sides only within one buffer */
-	if (mc->src_node && (req->flags & REQ_F_BUF_NODE) &&
+	if (mc->src_node && (mc->flags & IORING_MEMCPY_DST_FIXED) &&
 	    mc->src_node->buf == req->buf_node->buf &&
 	    io_memcpy_overlap(mc->dst, mc->src, mc->len))
 		return -EINVAL;

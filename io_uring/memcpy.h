@@ -6,6 +6,7 @@
 #include <linux/types.h>
 
 struct io_kiocb;
+struct io_rsrc_node;
 struct io_uring_sqe;
 
 #define IO_MEMCPY_FLAGS		(IORING_MEMCPY_DST_FIXED | \
@@ -36,5 +37,6 @@ int io_memcpy_prep(struct io_kiocb *req, const struct io_uring_sqe *sqe);
 int io_memcpy(struct io_kiocb *req, unsigned int issue_flags);
 void io_memcpy_cleanup(struct io_kiocb *req);
 void io_memcpy_fail(struct io_kiocb *req);
+bool io_memcpy_bind_src(struct io_kiocb *req, struct io_rsrc_node *node);
 
 #endif

@@ -97,7 +97,9 @@ static void mirror_prep_leg(struct ublk_thread *t, struct ublk_queue *q, int tag
 		io_uring_prep_read(sqe, fd, addr, len, offset);
 	else
 		io_uring_prep_write(sqe, fd, addr, len, offset);
-	if (ublk_op != UBLK_IO_OP_FLUSH && ublk_queue_no_buf(q)) {
+	/* the same for one that is lent, which has no index either */
+	if (ublk_op != UBLK_IO_OP_FLUSH && ublk_queue_no_buf(q) &&
+	    !ublk_queue_use_fused(q)) {
 		sqe->opcode = ublk_op == UBLK_IO_OP_READ ? IORING_OP_READ_FIXED :
 							   IORING_OP_WRITE_FIXED;
 		sqe->buf_index = ublk_io_buf_idx(t, q, tag);
@@ -106,21 +108,55 @@ static void mirror_prep_leg(struct ublk_thread *t, struct ublk_queue *q, int tag
 	sqe->user_data = build_user_data(tag, ublk_op, leg, q->q_id, 1);
 }
 
+static bool mirror_is_fused(const struct ublk_queue *q,
+			    const struct ublksrv_io_desc *iod)
+{
+	return ublk_queue_use_fused(q) && ublksrv_get_op(iod) != UBLK_IO_OP_FLUSH;
+}
+
 static void mirror_queue_legs(struct ublk_thread *t, struct ublk_queue *q, int tag,
 			      unsigned int legs)
 {
-	struct io_uring_sqe *sqe[MIRROR_MAX_LEGS];
-	int nr = __builtin_popcount(legs);
-	int got = ublk_io_alloc_sqes(t, sqe, nr);
+	bool fused = mirror_is_fused(q, ublk_get_iod(q, tag));
+	bool commit = fused && ublk_io_fused_commit(q, tag);
+	struct io_uring_sqe *cmd, *sqe[MIRROR_MAX_LEGS];
+	int nr = __builtin_popcount(legs), got = nr;
 	unsigned int leg;
 	int i = 0;
 
+	if (fused) {
+		cmd = ublk_io_alloc_fused(t, q, tag, sqe, nr);
+		/* which legs fail, unless one that fails is reason to ask again */
+		if (!commit)
+			cmd->fused_flags = 0;
+	} else {
+		got = ublk_io_alloc_sqes(t, sqe, nr);
+	}
 	ublk_assert(got == nr);
 	mirror_io_of(q, tag)->tried |= legs;
 	for (leg = 0; leg < MIRROR_MAX_LEGS; leg++)
 		if (legs & (1U << leg))
 			mirror_prep_leg(t, q, tag, sqe[i++], leg);
-	ublk_queued_tgt_io(t, q, tag, nr);
+	if (!commit)
+		ublk_queued_tgt_io(t, q, tag, nr + fused);
+}
+
+/*
+ * The command is over after its legs. Legs that have not answered by then
+ * never will, as the command was refused.
+ */
+static void mirror_fused_done(struct ublk_thread *t, struct ublk_queue *q, int tag,
+			      int res)
+{
+	struct mirror_io *mio = mirror_io_of(q, tag);
+
+	if (!ublk_get_io(q, tag)->tgt_ios)
+		return;
+	if (!mio->failed)
+		mio->err = res;
+	mio->failed = mio->tried;
+	while (!ublk_completed_tgt_io(t, q, tag))
+		;
 }
 
 /* Send a request to its legs: its data is at hand, or registered. */
@@ -244,7 +280,11 @@ static void ublk_mirror_io_done(struct ublk_thread *t, struct ublk_queue *q,
 		return;
 	}
 
-	if (cqe->res != mirror_full_result(ublk_get_iod(q, tag))) {
+	if (op == ublk_cmd_op_nr(UBLK_U_IO_FUSED_SUBMIT_IO)) {
+		mirror_fused_done(t, q, tag, cqe->res);
+		last = true;
+		op = ublksrv_get_op(ublk_get_iod(q, tag));
+	} else if (cqe->res != mirror_full_result(ublk_get_iod(q, tag))) {
 		int err = cqe->res < 0 ? cqe->res : -EIO;
 
 		ublk_err("mirror: op %u failed on leg %u, %s: res %d\n", op, leg,

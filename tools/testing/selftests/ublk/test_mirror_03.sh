@@ -27,12 +27,13 @@ _mirror_test() {
 if ! _have_program fio; then
 	exit "$UBLK_SKIP_CODE"
 fi
-_need_features ZERO_COPY AUTO_BUF_REG USER_COPY BATCH_IO PER_IO_DAEMON
+_need_features ZERO_COPY AUTO_BUF_REG USER_COPY BATCH_IO PER_IO_DAEMON FUSED_CMD
 
 _prep_test "mirror" "write and verify test with all ways to get at data"
 
 _test_modes _mirror_test -z --auto_zc -u -g --batch "--batch --auto_zc" \
-	    "--per_io_tasks --nthreads 3" "-z --no_ublk_fixed_fd"
+	    "--per_io_tasks --nthreads 3" "-z --no_ublk_fixed_fd" \
+	    --fused "--fused --batch" --fused_commit
 
 _cleanup_test
 _show_result "$TID" $ERR_CODE

@@ -49,7 +49,7 @@ _mirror_test() {
 if ! _have_null_blk; then
 	exit "$UBLK_SKIP_CODE"
 fi
-_need_features ZERO_COPY AUTO_BUF_REG USER_COPY
+_need_features ZERO_COPY AUTO_BUF_REG USER_COPY FUSED_CMD
 
 _prep_test "mirror" "read what some legs don't have"
 
@@ -59,7 +59,7 @@ _create_backfile 0 8M
 _create_backfile 1 8M
 _create_backfile 2 8M
 
-_test_modes _mirror_test "-q 2" -z --auto_zc -u
+_test_modes _mirror_test "-q 2" -z --auto_zc -u --fused --fused_commit
 
 _cleanup_test
 _show_result "$TID" $ERR_CODE

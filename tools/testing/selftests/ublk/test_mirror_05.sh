@@ -45,7 +45,7 @@ _mirror_test() {
 if ! _have_null_blk; then
 	exit "$UBLK_SKIP_CODE"
 fi
-_need_features ZERO_COPY AUTO_BUF_REG USER_COPY
+_need_features ZERO_COPY AUTO_BUF_REG USER_COPY FUSED_CMD
 
 _prep_test "mirror" "a leg that failed a write isn't read again"
 
@@ -55,7 +55,7 @@ _create_backfile 0 8M
 _create_backfile 1 0
 _create_backfile 2 8M
 
-_test_modes _mirror_test "-q 2" -z --auto_zc -u
+_test_modes _mirror_test "-q 2" -z --auto_zc -u --fused
 
 _cleanup_test
 _show_result "$TID" $ERR_CODE

@@ -32,7 +32,7 @@ _mirror_test() {
 if ! _have_program fio; then
 	exit "$UBLK_SKIP_CODE"
 fi
-_need_features ZERO_COPY AUTO_BUF_REG USER_COPY PER_IO_DAEMON
+_need_features ZERO_COPY AUTO_BUF_REG USER_COPY PER_IO_DAEMON FUSED_CMD
 
 _prep_test "mirror" "legs run out of space under load"
 
@@ -40,7 +40,8 @@ FULL_DIR=$(_create_tmp_dir)
 mount -t tmpfs -o size=8M tmpfs "$FULL_DIR"
 _create_backfile 1 0
 
-_test_modes _mirror_test "-d 32" -z --auto_zc -u "--per_io_tasks --nthreads 3"
+_test_modes _mirror_test "-d 32" -z --auto_zc -u --fused --fused_commit \
+	    "--per_io_tasks --nthreads 3"
 
 umount "$FULL_DIR"
 _remove_tmp_dir "$FULL_DIR"

@@ -61,7 +61,7 @@ _refused() {
 if ! _have_null_blk; then
 	exit "$UBLK_SKIP_CODE"
 fi
-_need_features ZERO_COPY AUTO_BUF_REG USER_COPY SHMEM_ZC
+_need_features ZERO_COPY AUTO_BUF_REG USER_COPY SHMEM_ZC FUSED_CMD
 
 _prep_test "mirror" "a write that all legs fail, and mirrors that aren't any"
 
@@ -72,7 +72,7 @@ _create_backfile 1 8M
 _create_backfile 2 8M
 _create_backfile 3 16M
 
-_test_modes _mirror_test "-q 2" -z --auto_zc -u
+_test_modes _mirror_test "-q 2" -z --auto_zc -u --fused --fused_commit
 
 REFUSED_ID=77
 LEGS=("${UBLK_BACKFILES[1]}" "${UBLK_BACKFILES[2]}")

@@ -1,0 +1,57 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+
+. "$(cd "$(dirname "$0")" && pwd)"/test_common.sh
+
+ERR_CODE=0
+
+# A device has no more queues than there are CPUs, which recovery doesn't look at
+[ "$(nproc)" -gt 1 ] && QUEUES=2 || QUEUES=1
+
+# Servers die while data is written. The next ones get what was not acknowledged
+# once more, and what was is there.
+_kill_test() {
+	local file
+	local dev_id fio_pid state
+
+	_create_backfile 0 32M
+	file=${UBLK_BACKFILES[0]}
+	dev_id=$(_add_ublk_dev -q "$QUEUES" -t loop -r 1 -i 1 "$@" "$file")
+	_check_add_dev "$TID" $?
+
+	fio --name=job1 --filename=/dev/ublkb"${dev_id}" --ioengine=libaio --direct=1 \
+		--rw=randwrite --bsrange=4k-64k --iodepth=32 --size=32M \
+		--rate=5m --verify=crc32c --do_verify=1 --verify_fatal=1 \
+		--verify_state_save=0 > /dev/null &
+	fio_pid=$!
+	for _ in 1 2; do
+		sleep 2
+		state=$(__ublk_kill_daemon "${dev_id}" "QUIESCED")
+		if [ "$state" != "QUIESCED" ]; then
+			echo "$* : $state after its server was killed"
+			return 1
+		fi
+		state=$(_recover_ublk_dev -n "$dev_id" -q "$QUEUES" -t loop -r 1 -i 1 "$@" "$file")
+		if [ "$state" != "LIVE" ]; then
+			echo "$* : $state after recovery"
+			return 1
+		fi
+	done
+	wait $fio_pid || return
+	_ublk_del_dev "${dev_id}"
+}
+
+if ! _have_program fio; then
+	exit "$UBLK_SKIP_CODE"
+fi
+_need_features FUSED_CMD BATCH_IO PER_IO_DAEMON USER_RECOVERY
+
+_prep_test "loop" "fused commands, servers that are killed, recovery"
+
+_create_backfile 0 32M
+
+_test_modes _kill_test --batch --fused --fused_commit "--fused --batch" \
+	    "--fused_commit --per_io_tasks --nthreads 3"
+
+_cleanup_test
+_show_result "$TID" $ERR_CODE
