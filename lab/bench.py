@@ -53,6 +53,23 @@ CALLS = {
     "commands": ("nvme_setup_cmd",),
     "interrupts": ("nvme_irq",),
 }
+# Ublk servers: what they serve, how they get at the data, and what is said about it
+UBLK_TARGETS = {
+    "null": "null, which moves nothing", "loop": "loop on a file in tmpfs",
+    "brd": "loop on a RAM disk, with O_DIRECT", "stripe": "stripe over 4 files in tmpfs",
+    "nbd": "nbd, nbd-server on a Unix socket",
+}
+UBLK_MODES = ("copy", "get_data", "user_copy", "registered", "auto_buf_reg", "fused",
+              "fused_commit")
+UBLK_SIZES = ("4k", "64k", "512k")
+UBLK_FIGURES = {
+    "insns": ("Instructions per I/O, all that the machine executes", "{:,.0f}"),
+    "iops": ("I/Os per second of emulated time", "{:,.0f}"),
+    "cqes": ("CQEs that the server gets per I/O", "{:.2f}"),
+    "calls": ("System calls per I/O, but for the client's", "{:.2f}"),
+    "switches": ("Context switches of the server per I/O", "{:.2f}"),
+}
+SYSCALL = "do_syscall_64"
 # structures that every request has, or may have; and the file that knows the last of them
 STRUCTS = ("struct bio", "struct iov_iter", "struct io_kiocb", "struct request",
            "struct io_mapped_ubuf", "struct nvme_iod")
@@ -72,20 +89,30 @@ def compile_program():
     lab.step("BUILD", "iobench", cmd, lab.LOG / "build-iobench.log")
 
 
+def compile_ublk():
+    lab.build_ublk()
+    liburing = lab.BUILD / "liburing" / "src"
+    cmd = ["gcc", "-O2", "-Wall", "-static", "-I", str(liburing / "include"),
+           str(SOURCE.parent / "ublkbench.c"), str(liburing / "liburing.a"),
+           "-o", str(lab.BUILD / "user" / "ublkbench")]
+    lab.step("BUILD", "ublkbench", cmd, lab.LOG / "build-ublkbench.log")
+
+
 def compile_plugin():
     cmd = ["gcc", "-O2", "-Wall", "-fPIC", "-shared", "-o", str(PLUGIN),
            str(SOURCE.parent / "calls.c")]
     lab.step("BUILD", "calls", cmd, lab.LOG / "build-calls.log")
 
 
-def inside(machine, timeout, command, what, iommu="none", plugin=""):
+def inside(machine, timeout, command, what, iommu="none", plugin="", append=""):
     """What a command says on one kernel."""
     output, log = [], []
 
     def sink(kind, data):
         (log if kind == "log" else output).append(data.decode(errors="replace"))
 
-    options = lab.default_options(icount=True, smp=1, iommu=iommu, qemu_args=plugin)
+    options = lab.default_options(icount=True, smp=1, iommu=iommu, qemu_args=plugin,
+                                  append=append)
     with lab.booted(machine, options) as guest:
         end, seconds, status = guest.job(command, timeout, "repo", sink)
     text = "".join(output)
@@ -132,20 +159,50 @@ def read_marks(path):
     return sections
 
 
-def count_calls(machine, timeout, iommu):
-    """What is called and executed per read: read -> function -> (calls, instructions)."""
+def plugin_words(machine):
+    """The plugin, as QEMU is told of it, and where it writes to."""
     path = lab.BUILD / "bench-calls"
     symbols = lab.image(machine).parent / "System.map"
-    plugin = shlex.join(["-plugin", f"{PLUGIN},map={symbols},out={path}"])
-    found = filter(None, map(MARK.match, iobench(machine, timeout, "counts", iommu, plugin)))
+    return shlex.join(["-plugin", f"{PLUGIN},map={symbols},out={path}"]), path
+
+
+def match_marks(lines, path):
+    """What is called and executed per operation: name -> function -> (calls, instructions)."""
     # a mark before and one after each measurement
     sections = read_marks(path)[1::2]
-    reads = [(match.group(1), int(match.group(2))) for match in found]
-    if len(reads) != len(sections):
-        raise lab.Failed(f"the plugin has seen {len(sections)} measurements of {len(reads)}")
+    marks = [(match.group(1), int(match.group(2)))
+             for match in filter(None, map(MARK.match, lines))]
+    if len(marks) != len(sections):
+        raise lab.Failed(f"the plugin has seen {len(sections)} measurements of {len(marks)}")
     return {name: {function: (calls / number, insns / number)
                    for function, (calls, insns) in section.items()}
-            for (name, number), section in zip(reads, sections)}
+            for (name, number), section in zip(marks, sections)}
+
+
+def count_calls(machine, timeout, iommu):
+    """What is called and executed per read."""
+    plugin, path = plugin_words(machine)
+    return match_marks(iobench(machine, timeout, "counts", iommu, plugin), path)
+
+
+def measure_ublk(timeout):
+    """The figures of UBLK_FIGURES: (target, mode, read or write, size) -> figure -> value."""
+    found = {}
+    plugin, path = plugin_words("qemu")
+    for target in UBLK_TARGETS:
+        lines = inside("qemu", timeout, f"lab/guest/ublk-bench {target}", f"ublk {target}",
+                       plugin=plugin, append="brd.rd_size=16384").splitlines()
+        said = {match.group(1): float(match.group(2))
+                for match in filter(None, map(FIGURE.match, lines))}
+        for name, functions in match_marks(lines, path).items():
+            found[tuple(name.split("."))] = {
+                "insns": sum(insns for _, insns in functions.values()),
+                "iops": 1e9 / said[f"{name}.ns"],
+                "cqes": said[f"{name}.cqes"],
+                "calls": functions[SYSCALL][0] - said[f"{name}.enters"],
+                "switches": said[f"{name}.switches"],
+            }
+    return found
 
 
 def sizes(machine):
@@ -384,6 +441,50 @@ def fio_table(found):
     return lines
 
 
+def ublk_tables(found):
+    """A table for each figure: a row for what is done, a column for each mode."""
+    lines = ["", "### Ublk servers", "",
+             "The same server, the selftests' kublk, in all the ways that it has to get at the data",
+             "of a request, in one boot for each of its targets; one queue, one CPU, 16 requests of",
+             "one client at a time, on huge pages. Emulated time passes with instructions, and a copy",
+             "takes one for 8 bytes: memory's bandwidth is in none of it. As nbd's replies come in any",
+             "order, it commits by itself; null has nothing to fill for a read, so that it can't be",
+             "committed along.", ""]
+    lines += [f"- {name}: {what}" for name, what in UBLK_TARGETS.items()]
+    for figure, (title, fmt) in UBLK_FIGURES.items():
+        lines += ["", f"### Ublk servers: {title}", "",
+                  "| target | | size | " + " | ".join(UBLK_MODES) + " |",
+                  "| --- | --- | ---: |" + " ---: |" * len(UBLK_MODES)]
+        for target in UBLK_TARGETS:
+            for way in ("read", "write"):
+                for size in UBLK_SIZES:
+                    cells = [found.get((target, mode, way, size)) for mode in UBLK_MODES]
+                    shown = [fmt.format(cell[figure]) if cell else "-" for cell in cells]
+                    lines.append(f"| {target} | {way} | {size} | " + " | ".join(shown) + " |")
+    lines += ["", "### Ublk servers: the aims", "", "| aim | | ratio of IOPS |", "| --- | --- | ---: |"]
+    for aim, mode, than, targets, of_sizes in (
+            ("3 × copy", "fused", "copy", ("loop",), ("64k", "512k")),
+            ("3 × copy", "fused_commit", "copy", ("loop",), ("64k", "512k")),
+            ("1 × auto_buf_reg", "fused", "auto_buf_reg", tuple(UBLK_TARGETS), UBLK_SIZES),
+            ("1.3 × auto_buf_reg", "fused_commit", "auto_buf_reg", tuple(UBLK_TARGETS), ("4k",))):
+        for target in targets:
+            for way in ("read", "write"):
+                for size in of_sizes:
+                    one, two = (found.get((target, name, way, size)) for name in (mode, than))
+                    if one:
+                        lines.append(f"| {mode} at least {aim} | {target}, {way}, {size} "
+                                     f"| {one['iops'] / two['iops']:.2f} |")
+    return lines
+
+
+def write_ublk(found):
+    with open(OUT / "ublk.tsv", "w", encoding="utf-8") as raw:
+        raw.write("# SPDX-License-Identifier: GPL-2.0\n# target\tmode\top\tsize\t" +
+                  "\t".join(UBLK_FIGURES) + "\n")
+        for key, values in found.items():
+            raw.write("\t".join([*key, *(f"{values[name]:.3f}" for name in UBLK_FIGURES)]) + "\n")
+
+
 def write_reads(reads):
     with open(OUT / "dmabuf.tsv", "w", encoding="utf-8") as raw:
         raw.write("# SPDX-License-Identifier: GPL-2.0\n# figure\tIOMMU\tunpatched\tpatched\n")
@@ -445,6 +546,7 @@ def main():
     for machine in MACHINES:
         lab.build(machine)
     compile_program()
+    compile_ublk()
     compile_plugin()
     lab.build_fio()
     base, now = [measure(machine, args.timeout) for machine in MACHINES]
@@ -458,12 +560,14 @@ def main():
     fio = {mode: (measure_fio("qemu-base", args.timeout, "memory", mode),
                   measure_fio("qemu", args.timeout, "memory", mode),
                   measure_fio("qemu", args.timeout, "dmabuf", mode)) for mode in IOMMU_MODES}
+    ublk = measure_ublk(args.timeout)
     hot = {machine: disassemble(machine) for machine in MACHINES}
     struct_sizes = {machine: sizes(machine) for machine in MACHINES}
 
     OUT.mkdir(parents=True, exist_ok=True)
     write_raw(base, now)
     write_reads(reads)
+    write_ublk(ublk)
     plot(now)
     when = datetime.date.today().isoformat()
     version = subprocess.run(["qemu-system-x86_64", "--version"], check=True,
@@ -477,7 +581,7 @@ def main():
              "bandwidth, and what interrupts cost on real hardware.", "",
              "![instructions per copy](memcpy.svg)"]
     body = (tables(base, now, hot, reads) + dmabuf_tables(reads, calls, costs, struct_sizes) +
-            fio_table(fio))
+            fio_table(fio) + ublk_tables(ublk))
     (OUT / "README.md").write_text("\n".join(lines + body) + "\n", encoding="utf-8")
     for line in body:
         lab.say(line)
