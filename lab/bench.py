@@ -80,22 +80,23 @@ HOT = ("io_submit_sqes", "__io_submit_flush_completions", "io_issue_sqe", "__io_
        "__do_sys_io_uring_enter", "io_cqring_wait")
 
 
+def compile_static(source, program):
+    """A program of one file, which needs nothing in the guest."""
+    liburing = lab.BUILD / "liburing" / "src"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    cmd = ["gcc", "-O2", "-Wall", "-static", "-I", str(liburing / "include"), str(source),
+           str(liburing / "liburing.a"), "-o", str(program)]
+    lab.step("BUILD", program.name, cmd, lab.LOG / f"build-{program.name}.log")
+
+
 def compile_program():
     lab.build_liburing()
-    liburing = lab.BUILD / "liburing" / "src"
-    PROGRAM.parent.mkdir(parents=True, exist_ok=True)
-    cmd = ["gcc", "-O2", "-Wall", "-static", "-I", str(liburing / "include"), str(SOURCE),
-           str(liburing / "liburing.a"), "-o", str(PROGRAM)]
-    lab.step("BUILD", "iobench", cmd, lab.LOG / "build-iobench.log")
+    compile_static(SOURCE, PROGRAM)
 
 
 def compile_ublk():
     lab.build_ublk()
-    liburing = lab.BUILD / "liburing" / "src"
-    cmd = ["gcc", "-O2", "-Wall", "-static", "-I", str(liburing / "include"),
-           str(SOURCE.parent / "ublkbench.c"), str(liburing / "liburing.a"),
-           "-o", str(lab.BUILD / "user" / "ublkbench")]
-    lab.step("BUILD", "ublkbench", cmd, lab.LOG / "build-ublkbench.log")
+    compile_static(SOURCE.parent / "ublkbench.c", PROGRAM.parent / "ublkbench")
 
 
 def compile_plugin():

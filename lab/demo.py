@@ -100,6 +100,21 @@ def host_sees(run, route):
         return any(data) and data == disk.read(size)
 
 
+def said(guest, command, log):
+    """Whether a command went well, and what it has said, which is shown if it did not."""
+    output = []
+
+    def sink(kind, data):
+        (log if kind == "log" else output).append(data.decode(errors="replace"))
+
+    end, _, status = guest.job(command, TIMEOUT, "repo", sink)
+    text = "".join(output)
+    good = end == "exit" and not status
+    if not good:
+        lab.say(f"$ {command}\n{text}demo: {end}, exit status {status}")
+    return good, text
+
+
 def dmabuf_mode(mode, log):
     """One boot: (figures, verdicts) of what is done with dma-bufs."""
     figures, verdicts = {}, {}
@@ -108,19 +123,12 @@ def dmabuf_mode(mode, log):
         for name, command in DMABUF:
             if name == "switch" and mode != "off":
                 continue
-            output = []
-
-            def sink(kind, data, output=output):
-                (log if kind == "log" else output).append(data.decode(errors="replace"))
-
-            end, _, status = guest.job(command, TIMEOUT, "repo", sink)
-            verdicts[name] = end == "exit" and not status
+            verdicts[name], text = said(guest, command, log)
             if verdicts[name] and name in ("root", "switch"):
                 verdicts[name] = host_sees(guest.run, name)
-            text = "".join(output)
+                if not verdicts[name]:
+                    lab.say(f"$ {command}\n{text}demo: not what is in QEMU's files")
             figures.update(re.findall(r"^(\S+) ([0-9.]+)$", text, re.M))
-            if not verdicts[name]:
-                lab.say(f"$ {command}\n{text}demo: {end}, exit status {status}")
     return figures, verdicts
 
 
@@ -153,22 +161,6 @@ $ build/user/demo-bar root|switch {MIB}
     return not good or bool(found)
 
 
-def run_one(command, log, **changes):
-    """One boot for one command: whether it went well, and what it has said."""
-    output = []
-
-    def sink(kind, data):
-        (log if kind == "log" else output).append(data.decode(errors="replace"))
-
-    with lab.booted(MACHINE, lab.default_options(**changes)) as guest:
-        end, _, status = guest.job(command, TIMEOUT, "repo", sink)
-    text = "".join(output)
-    if end != "exit" or status:
-        lab.say(f"$ {command}\n{text}demo: {end}, exit status {status}")
-        return False, text
-    return True, text
-
-
 def show_ublk():
     """A file system on a server that dies, and what it takes in each way to get at data."""
     log = []
@@ -178,7 +170,8 @@ ext4 is on its device, a file for each of {RECORDS} records is written there, on
 and twice the server is killed.
 $ {UBLK}
 """)
-    good, text = run_one(UBLK, log)
+    with lab.booted(MACHINE, lab.default_options()) as guest:
+        good, text = said(guest, UBLK, log)
     if good:
         lab.say(text.rstrip())
     lab.say(f"""
@@ -187,7 +180,8 @@ $ {UBLK_BENCH}
 
                 | 64 KiB, instructions  | of copy's         | CQEs a request
                 |     read       write  |   read    write   |   read   write""")
-    measured, text = run_one(UBLK_BENCH, log, icount=True, smp=1)
+    with lab.booted(MACHINE, lab.default_options(icount=True, smp=1)) as guest:
+        measured, text = said(guest, UBLK_BENCH, log)
     found = {name: float(value) for name, value in
              re.findall(r"^(loop\.\S+) ([0-9.]+)$", text, re.M)}
     for mode in bench.UBLK_MODES if measured else ():

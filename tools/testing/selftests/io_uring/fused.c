@@ -278,16 +278,6 @@ static struct io_uring_sqe *fused(struct _test_data_fused *self,
 	return sqe;
 }
 
-static void set_rw(struct io_uring_sqe *sqe, unsigned int op, int fd,
-		   unsigned int addr, unsigned int len, __u64 pos)
-{
-	sqe->opcode = op;
-	sqe->fd = fd;
-	sqe->addr = addr;
-	sqe->len = len;
-	sqe->off = pos;
-}
-
 /* The member in the command's own SQE */
 static void member_rw(struct io_uring_sqe *sqe, unsigned int op, int fd,
 		      unsigned int addr, unsigned int len, __u64 pos)

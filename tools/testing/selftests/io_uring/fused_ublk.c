@@ -145,16 +145,6 @@ static struct io_uring_sqe *fused_req(struct _test_data_ublk *self,
 	return fused(&self->ring, self->cdev, self->flags, nr, m);
 }
 
-static void set_rw(struct io_uring_sqe *sqe, unsigned int op, int fd,
-		   unsigned int addr, unsigned int len, __u64 pos)
-{
-	sqe->opcode = op;
-	sqe->fd = fd;
-	sqe->addr = addr;
-	sqe->len = len;
-	sqe->off = pos;
-}
-
 static int open_retry(const char *fmt, __u32 id, int flags)
 {
 	__u64 end = now_ms() + WAIT_MS / 2;

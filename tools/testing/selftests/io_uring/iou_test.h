@@ -209,6 +209,17 @@ static inline struct io_uring_sqe *ring_sqe(struct ring *r, unsigned int op)
 	return sqe;
 }
 
+/* Have an SQE read or write a part of a buffer that has no address */
+static inline void set_rw(struct io_uring_sqe *sqe, unsigned int op, int fd,
+			  unsigned int addr, unsigned int len, __u64 pos)
+{
+	sqe->opcode = op;
+	sqe->fd = fd;
+	sqe->addr = addr;
+	sqe->len = len;
+	sqe->off = pos;
+}
+
 static inline struct io_uring_sqe *ring_imm(struct ring *r, void *dst,
 					    __u64 value, unsigned int len)
 {

@@ -30,28 +30,17 @@ _nbd_test() {
 if ! _have_program fio || ! _have_program nbd-server; then
 	exit "$UBLK_SKIP_CODE"
 fi
-for feature in ZERO_COPY AUTO_BUF_REG USER_COPY BATCH_IO FUSED_CMD; do
-	if ! _have_feature $feature; then
-		exit "$UBLK_SKIP_CODE"
-	fi
-done
+_need_features ZERO_COPY AUTO_BUF_REG USER_COPY BATCH_IO FUSED_CMD
 
 _prep_test "nbd" "write and verify test with all ways to get at data"
 
 NBD_TCP="--nbd_host localhost --nbd_port 10903"
 NBD_UNIX="--nbd_unix ${UBLK_TEST_DIR}/nbd.sock"
-for mode in "-z $NBD_TCP" "--auto_zc $NBD_UNIX" "-u $NBD_TCP" "-g $NBD_UNIX" \
+_test_modes _nbd_test "-z $NBD_TCP" "--auto_zc $NBD_UNIX" "-u $NBD_TCP" "-g $NBD_UNIX" \
 	    "--batch $NBD_TCP" "--batch --auto_zc $NBD_TCP" "-d 1 $NBD_UNIX" \
 	    "-z -d 3 $NBD_UNIX" "-z --no_ublk_fixed_fd $NBD_TCP" \
 	    "--fused $NBD_TCP" "--fused -d 1 $NBD_UNIX" "--fused --batch $NBD_UNIX" \
-	    "--fused --nbd_send_zc 1 $NBD_TCP"; do
-	# shellcheck disable=SC2086
-	if ! _nbd_test $mode; then
-		echo "nbd $mode failed"
-		ERR_CODE=255
-		break
-	fi
-done
+	    "--fused --nbd_send_zc 1 $NBD_TCP"
 
 _cleanup_test
 _show_result "$TID" $ERR_CODE

@@ -43,23 +43,12 @@ _nbd_test() {
 if ! _have_program fio || ! _have_program nbd-server; then
 	exit "$UBLK_SKIP_CODE"
 fi
-for feature in ZERO_COPY AUTO_BUF_REG USER_COPY FUSED_CMD; do
-	if ! _have_feature $feature; then
-		exit "$UBLK_SKIP_CODE"
-	fi
-done
+_need_features ZERO_COPY AUTO_BUF_REG USER_COPY FUSED_CMD
 
 _prep_test "nbd" "the server is killed, nothing hangs"
 
-for mode in "-KILL" "-STOP" "-KILL -z" "-STOP -z" "-KILL --auto_zc" "-STOP --auto_zc" \
-	    "-STOP -u" "-STOP --batch" "-KILL --fused" "-STOP --fused"; do
-	# shellcheck disable=SC2086
-	if ! _nbd_test $mode; then
-		echo "nbd $mode failed"
-		ERR_CODE=255
-		break
-	fi
-done
+_test_modes _nbd_test "-KILL" "-STOP" "-KILL -z" "-STOP -z" "-KILL --auto_zc" "-STOP --auto_zc" \
+	    "-STOP -u" "-STOP --batch" "-KILL --fused" "-STOP --fused"
 
 _cleanup_test
 _show_result "$TID" $ERR_CODE

@@ -105,11 +105,7 @@ _refused_test() {
 if ! _have_program fio || ! _have_program python3; then
 	exit "$UBLK_SKIP_CODE"
 fi
-for feature in ZERO_COPY AUTO_BUF_REG USER_COPY SHMEM_ZC PER_IO_DAEMON FUSED_CMD; do
-	if ! _have_feature $feature; then
-		exit "$UBLK_SKIP_CODE"
-	fi
-done
+_need_features ZERO_COPY AUTO_BUF_REG USER_COPY SHMEM_ZC PER_IO_DAEMON FUSED_CMD
 
 _prep_test "nbd" "replies of all kinds"
 _create_backfile 2 8M
