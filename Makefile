@@ -20,7 +20,7 @@ help:
 #:   run         CMD='ls -l' [MACHINE=um|qemu|qemu-debug|…]: run it inside
 #:   shell       [MACHINE=…]: look around inside
 #:
-.PHONY: help demo test test-liburing run shell
+.PHONY: help demo test test-liburing test-ublk run shell
 demo: deps-test tree
 	@$(PYTHON) lab/demo.py
 
@@ -44,6 +44,7 @@ shell: deps-test tree
 #:   build       the kernel of MACHINE, and what runs inside
 #:   check       the static gates
 #:   test-liburing  liburing's own suite, unpatched against patched kernel
+#:   test-ublk   that of the ublk driver, and with a server that uses fused commands
 #:   bench       measure, unpatched against patched kernel
 #:   stat        how much the series changes in which existing file
 #:
@@ -82,6 +83,9 @@ check: tree
 
 test-liburing: tree
 	@$(PYTHON) lab/compare.py liburing
+
+test-ublk: tree
+	@$(PYTHON) lab/compare.py ublk
 
 bench: tree
 	@lab/deps bench

@@ -77,7 +77,9 @@ STRUCTS = ("struct bio", "struct iov_iter", "struct io_kiocb", "struct request",
 HOT = ("io_submit_sqes", "__io_submit_flush_completions", "io_issue_sqe", "__io_issue_sqe",
        "io_free_batch_list", "io_import_reg_buf", "io_read_fixed", "io_nop",
        "io_req_local_work_add", "__io_run_local_work", "tctx_task_work_run",
-       "__do_sys_io_uring_enter", "io_cqring_wait")
+       "__do_sys_io_uring_enter", "io_cqring_wait", "io_clean_op", "io_uring_cmd",
+       "io_uring_cmd_prep", "__io_uring_cmd_done", "io_send", "io_recv", "io_send_zc",
+       "io_send_zc_prep")
 
 
 def compile_static(source, program):
@@ -231,7 +233,8 @@ def disassemble(machine):
     """name -> (instructions, conditional branches) of the functions in HOT."""
     image = lab.image(machine)
     counts = {}
-    for obj in ("io_uring.o", "rsrc.o", "rw.o", "nop.o", "tw.o", "wait.o"):
+    for obj in ("io_uring.o", "rsrc.o", "rw.o", "nop.o", "tw.o", "wait.o",
+                "uring_cmd.o", "net.o"):
         path = image.parent / "io_uring" / obj
         text = subprocess.run(["objdump", "-d", "--no-show-raw-insn", str(path)], check=True,
                               stdout=subprocess.PIPE).stdout.decode()
@@ -271,7 +274,9 @@ def tables(base, now, hot, reads):
             base["read_fixed.4k.depth1"], now["read_fixed.4k.depth1"]),
         row("READ_FIXED, depth 64, all that the machine executes",
             *(reads["off"][machine]["memory.4k.depth64"] for machine in MACHINES)),
-        row("SEND, 1 KiB on loopback TCP", base["send.1k"], now["send.1k"])])
+        row("SEND, 1 KiB on loopback TCP", base["send.1k"], now["send.1k"]),
+        row("SEND_ZC, the same, with its notification", base["send_zc.1k"], now["send_zc.1k"]),
+        row("URING_CMD, SIOCINQ of a socket", base["uring_cmd"], now["uring_cmd"])])
     lines += section("MEMCPY_IMMEDIATE: instructions per operation", "NOP", "MEMCPY_IMMEDIATE", [
         row("1 a submission", now["nop.batch1"], now["imm.batch1"]),
         row("32 a submission", now["nop.batch32"], now["imm.batch32"])])
@@ -448,8 +453,8 @@ def ublk_tables(found):
              "The same server, the selftests' kublk, in all the ways that it has to get at the data",
              "of a request, in one boot for each of its targets; one queue, one CPU, 16 requests of",
              "one client at a time, on huge pages. Emulated time passes with instructions, and a copy",
-             "takes one for 8 bytes: memory's bandwidth is in none of it. As nbd's replies come in any",
-             "order, it commits by itself; null has nothing to fill for a read, so that it can't be",
+             "takes one for 8 bytes: memory's bandwidth is in none of it. With fused_commit, null has",
+             "nothing to fill for a read and nbd has no reply to a write yet, so that these are not",
              "committed along.", ""]
     lines += [f"- {name}: {what}" for name, what in UBLK_TARGETS.items()]
     for figure, (title, fmt) in UBLK_FIGURES.items():

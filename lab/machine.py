@@ -381,21 +381,21 @@ def build_selftests():
          LOG / "build-selftests.log")
 
 
-def build_ublk():
+def build_ublk(tree="linux", name="ublk"):
     """kublk and its tests, which look for it in their own folder; it needs liburing."""
     install_headers()
     build_liburing()
-    source = BUILD / "linux" / "tools" / "testing" / "selftests" / "ublk"
-    folder = BUILD / "user" / "obj" / "ublk"
+    source = BUILD / tree / "tools" / "testing" / "selftests" / "ublk"
+    folder = BUILD / "user" / "obj" / name
     folder.mkdir(parents=True, exist_ok=True)
     include = BUILD / "user" / "include"
     liburing = BUILD / "liburing" / "src"
     # headers are no prerequisites of kublk: what has changed is built, and so is all of it
-    step("BUILD", "ublk", ["make", "-B", "-C", str(source), f"OUTPUT={folder}",
-                           f"USERCFLAGS=-isystem {include} -isystem {liburing / 'include'}",
-                           f"LDLIBS=-lpthread -lm {liburing / 'liburing.a'}",
-                           f"INSTALL_PATH={BUILD / 'user' / 'selftests' / 'ublk'}",
-                           "all", "install"], LOG / "build-ublk.log")
+    step("BUILD", name, ["make", "-B", "-C", str(source), f"OUTPUT={folder}",
+                         f"USERCFLAGS=-isystem {include} -isystem {liburing / 'include'}",
+                         f"LDLIBS=-lpthread -lm {liburing / 'liburing.a'}",
+                         f"INSTALL_PATH={BUILD / 'user' / 'selftests' / name}",
+                         "all", "install"], LOG / f"build-{name}.log")
 
 
 def build_liburing(tests=()):

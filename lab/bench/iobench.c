@@ -571,8 +571,8 @@ static void tcp_pair(int fds[2])
 	close(listener);
 }
 
-/* SEND of 1 KiB by the ring, read by plain recv(). */
-static void bench_send(void)
+/* SEND or SEND_ZC of 1 KiB by the ring, read by plain recv(). */
+static void bench_send(const char *name, bool zc)
 {
 	const unsigned int rounds = 2048;
 	static char buf[1024];
@@ -588,13 +588,45 @@ static void bench_send(void)
 
 		if (r == rounds)
 			start = now();
-		io_uring_prep_send(sqe, fds[0], buf, sizeof(buf), 0);
+		if (zc)
+			io_uring_prep_send_zc(sqe, fds[0], buf, sizeof(buf), 0, 0);
+		else
+			io_uring_prep_send(sqe, fds[0], buf, sizeof(buf), 0);
 		submit(&ring, 1);
 		reap(&ring, 1, sizeof(buf));
 		if (recv(fds[1], buf, sizeof(buf), MSG_WAITALL) != sizeof(buf))
 			die("recv", errno);
+		/* the notification */
+		if (zc)
+			reap(&ring, 1, 0);
 	}
-	printf("send.1k %.1f\n", (now() - start) / rounds);
+	printf("%s %.1f\n", name, (now() - start) / rounds);
+	io_uring_queue_exit(&ring);
+	close(fds[0]);
+	close(fds[1]);
+}
+
+/* A command that is done at once: how much a socket has to read. */
+static void bench_cmd(void)
+{
+	const unsigned int rounds = 2048;
+	struct io_uring ring;
+	double start = 0;
+	int fds[2];
+
+	tcp_pair(fds);
+	ring_init(&ring, 8, IORING_SETUP_SINGLE_ISSUER |
+			    IORING_SETUP_DEFER_TASKRUN);
+	for (unsigned int r = 0; r < 2 * rounds; r++) {
+		struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
+
+		if (r == rounds)
+			start = now();
+		io_uring_prep_cmd_sock(sqe, SOCKET_URING_OP_SIOCINQ, fds[1], 0, 0, NULL, 0);
+		submit(&ring, 1);
+		reap(&ring, 1, 0);
+	}
+	printf("uring_cmd %.1f\n", (now() - start) / rounds);
 	io_uring_queue_exit(&ring);
 	close(fds[0]);
 	close(fds[1]);
@@ -768,7 +800,9 @@ int main(int argc, char **argv)
 	bench_batch("nop", 1, false);
 	bench_batch("nop", 32, false);
 	bench_read("read_fixed.4k", MEMORY, -1, 1, 4096, 4096);
-	bench_send();
+	bench_send("send.1k", false);
+	bench_send("send_zc.1k", true);
+	bench_cmd();
 	if (memcpy_ops) {
 		bench_batch("imm", 1, true);
 		bench_batch("imm", 32, true);
