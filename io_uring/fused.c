@@ -29,6 +29,7 @@
 
 #include <uapi/linux/io_uring.h>
 
+#include "alloc_cache.h"
 #include "cancel.h"
 #include "fused.h"
 #include "io_uring.h"
@@ -225,6 +226,7 @@ void io_fused_add(struct io_kiocb *req, const struct io_uring_sqe *sqe)
 	struct io_kiocb *member, *notif;
 	struct io_uring_sqe copy;
 
+	*m = (struct io_fused_member) { };
 	memcpy(&copy, sqe, sizeof(copy));
 	io_fused_fix_sqe(m, &copy, f->nr == 1);
 	member = io_init_member_req(req->ctx, &copy);
@@ -311,11 +313,13 @@ int io_fused_prep(struct io_kiocb *req, const struct io_uring_sqe *sqe)
 		return -ENOMEM;
 	req->flags |= REQ_F_NEED_CLEANUP;
 
-	f = kzalloc_flex(*f, members, nr, GFP_KERNEL_ACCOUNT);
+	if (nr == 1)
+		f = io_cache_alloc(&req->ctx->fused_cache, GFP_KERNEL_ACCOUNT);
+	else
+		f = kmalloc_flex(*f, members, nr, GFP_KERNEL_ACCOUNT);
 	if (!f)
 		return -ENOMEM;
-	f->nr_members = nr;
-	f->req = req;
+	*f = (struct io_fused) { .req = req, .nr_members = nr };
 	ioucmd->fused = f;
 
 	io_fused_add(req, sqe + 1);
@@ -400,11 +404,16 @@ static void io_fused_free(struct io_uring_cmd *ioucmd)
 	struct io_fused *f = ioucmd->fused;
 	unsigned int i;
 
-	for (i = 0; f && i < f->nr; i++) {
+	if (!f)
+		return;
+	for (i = 0; i < f->nr; i++) {
 		WARN_ON_ONCE(f->members[i].req);
 		kfree(f->members[i].iov);
 	}
-	kfree(f);
+	if (f->nr_members == 1)
+		io_cache_free(&cmd_to_io_kiocb(ioucmd)->ctx->fused_cache, f);
+	else
+		kfree(f);
 	ioucmd->fused = NULL;
 }
 
@@ -599,7 +608,8 @@ static u64 io_fused_filled(struct io_fused *f, u64 end)
 		for (i = 0; i < f->nr; i++)
 			if (f->members[i].dest)
 				more |= io_fused_extend(&f->members[i], &end);
-	} while (more);
+		/* one alone has done what it can, others may close its gaps */
+	} while (more && f->nr > 1);
 	/* one that has failed may have zeroed what another one had filled */
 	for (i = 0; i < f->nr; i++)
 		end = min(end, f->members[i].zeroed);
@@ -663,8 +673,9 @@ static void io_fused_done_tw(struct io_tw_req tw_req, io_tw_token_t tw)
 	struct io_uring_cmd *ioucmd = io_uring_cmd_from_tw(tw_req);
 
 	/*
-	 * io_uring_cmd_done() completes it, and it may be cancelable. It isn't
-	 * freed before ->uring_lock is released, whoever completes it.
+	 * io_uring_cmd_done() completes it, and it may be cancelable. Whoever
+	 * completes it, it isn't freed before this returns, which takes
+	 * ->uring_lock.
 	 */
 	ioucmd->flags &= ~IORING_URING_CMD_FUSED;
 	ioucmd->fused->done(tw_req, tw);
@@ -673,8 +684,8 @@ static void io_fused_done_tw(struct io_tw_req tw_req, io_tw_token_t tw)
 
 /*
  * The last user of the buffer is gone. The command can't be completed here:
- * this may be io_free_batch_list(), which is about to drop the list that it
- * would be added to.
+ * this is io_free_batch_list(), which is about to drop the list that it would
+ * be added to.
  */
 static void io_fused_release(void *priv)
 {
@@ -685,7 +696,7 @@ static void io_fused_release(void *priv)
 	f->release(f->priv);
 	f->req->io_task_work.func = f->done ? io_fused_done_tw :
 					      io_fused_complete;
-	io_req_task_work_add(f->req);
+	io_req_flush_work_add(f->req);
 }
 
 /* Allocate a node for the buffer to lend. The caller fills in the bvecs. */
@@ -815,7 +826,8 @@ void io_fused_show_fdinfo(struct seq_file *m, struct io_ring_ctx *ctx)
 /* Start the members, and put the reference to @node */
 static void io_fused_start(struct io_uring_cmd *ioucmd,
 			   struct io_rsrc_node *node, void (*release)(void *),
-			   void *priv, io_req_tw_func_t done)
+			   void *priv, io_req_tw_func_t done,
+			   unsigned int issue_flags)
 {
 	struct io_fused *f = ioucmd->fused;
 	unsigned int i;
@@ -834,7 +846,10 @@ static void io_fused_start(struct io_uring_cmd *ioucmd,
 		 * and is what the audit record is about.
 		 */
 		member->io_task_work.func = io_fused_submit;
-		io_req_task_work_add(member);
+		if (issue_flags & IO_URING_F_UNLOCKED)
+			io_req_task_work_add(member);
+		else
+			io_req_flush_work_add(member);
 	}
 	io_put_rsrc_node(f->req->ctx, node);
 }
@@ -848,7 +863,8 @@ static void io_fused_start(struct io_uring_cmd *ioucmd,
  *		1 << ITER_SOURCE to read from it, or both
  * @release:	called once, when the memory isn't used any more
  * @priv:	argument of @release
- * @done:	NULL, or called as task work of the command after @release
+ * @done:	NULL, or called after @release, in the task of the command or as
+ *		task work that is canceled
  * @issue_flags: as for ->uring_cmd()
  *
  * The memory belongs to io_uring until @release is called, which takes place
@@ -885,7 +901,8 @@ int io_uring_cmd_lend_bvec(struct io_uring_cmd *ioucmd,
 	node = io_fused_alloc(ioucmd, nr_bvecs, len, dir);
 	if (!IS_ERR(node)) {
 		memcpy(node->buf->bvec, bvs, nr_bvecs * sizeof(*bvs));
-		io_fused_start(ioucmd, node, release, priv, done);
+		io_fused_start(ioucmd, node, release, priv, done,
+			       issue_flags);
 	} else {
 		ret = PTR_ERR(node);
 	}
@@ -933,7 +950,8 @@ int io_uring_cmd_lend_request(struct io_uring_cmd *ioucmd, struct request *rq,
 		rq_for_each_bvec(bv, rq, iter)
 			imu->bvec[nr_bvecs++] = bv;
 		imu->nr_bvecs = nr_bvecs;
-		io_fused_start(ioucmd, node, release, priv, done);
+		io_fused_start(ioucmd, node, release, priv, done,
+			       issue_flags);
 	} else {
 		ret = PTR_ERR(node);
 	}

@@ -5,77 +5,22 @@
  * memory can be mapped: that is how all data is checked, and how many times the
  * memory was lent and given back. Files are checked with pread().
  */
-#include <linux/io_uring/mock_file.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 
 #include "iou_fail_nth.h"
+#include "iou_fused.h"
 #include "kselftest_harness.h"
 
-#define MEM		IORING_MOCK_LEND_SIZE
 #define LEN		20000
 #define SEED		7
 #define UD_CMD		1
 #define UD_MEMBER	2
 #define MAX_MEMBERS	64
 #define UD_NOTIF	1000
-#define DEST		IORING_MOCK_LEND_DEST
-#define SOURCE		IORING_MOCK_LEND_SOURCE
-#define BOTH		(DEST | SOURCE)
-
-struct lender {
-	int fd;
-	unsigned char *mem;
-	struct io_uring_mock_lend_state *state;
-};
-
-static int mock_create(unsigned int flags)
-{
-	struct io_uring_mock_create mc = { .flags = flags, .file_size = MEM };
-	struct io_uring_sqe *sqe;
-	struct ring r;
-	int fd, ret;
-
-	fd = open("/dev/io_uring_mock", O_RDWR | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	ret = ring_init(&r, 8, 0);
-	if (ret) {
-		close(fd);
-		return ret;
-	}
-	sqe = ring_sqe(&r, IORING_OP_URING_CMD);
-	sqe->fd = fd;
-	sqe->cmd_op = IORING_MOCK_MGR_CMD_CREATE;
-	sqe->addr = u64_ptr(&mc);
-	sqe->len = sizeof(mc);
-	ret = ring_run(&r);
-	ring_exit(&r);
-	close(fd);
-	return ret ? ret : (int)mc.out_fd;
-}
-
-static int lender_init(struct lender *l)
-{
-	l->fd = mock_create(IORING_MOCK_CREATE_F_LEND);
-	if (l->fd < 0)
-		return l->fd;
-	l->mem = mmap(NULL, MEM + page_size(), PROT_READ | PROT_WRITE,
-		      MAP_SHARED, l->fd, 0);
-	if (l->mem == MAP_FAILED)
-		return -errno;
-	l->state = (void *)(l->mem + MEM);
-	memset(l->mem, POISON, MEM);
-	return 0;
-}
-
-static void lender_exit(struct lender *l)
-{
-	munmap(l->mem, MEM + page_size());
-	close(l->fd);
-}
 
 FIXTURE(fused) {
 	struct ring ring;
@@ -141,63 +86,6 @@ FIXTURE_VARIANT_ADD(fused, iowq_mixed) {
 	.type.sqe_flags = IOSQE_ASYNC,
 	.layout = IORING_SETUP_SQE_MIXED,
 };
-
-/* Like ring_init(), with all of SQEs mapped that may be twice as long */
-static struct io_uring_sqe *ring_init_attached(struct ring *r,
-					       unsigned int setup, int wq_fd)
-{
-	struct io_uring_params p = {
-		.flags = setup | IORING_SETUP_CQSIZE | IORING_SETUP_SUBMIT_ALL |
-			 IORING_SETUP_NO_SQARRAY,
-		.cq_entries = 4 * RING_ENTRIES,
-	};
-	size_t mask;
-	int fd;
-
-	memset(r, 0, sizeof(*r));
-	if (setup & IORING_SETUP_SQPOLL)
-		p.sq_thread_idle = 100;
-	if (wq_fd >= 0) {
-		p.flags |= IORING_SETUP_ATTACH_WQ;
-		p.wq_fd = wq_fd;
-	}
-	fd = io_uring_setup(RING_ENTRIES, &p);
-	if (fd < 0)
-		return NULL;
-	if (setup & IORING_SETUP_SQE128)
-		p.sq_entries *= 2;
-	if (io_uring_mmap(fd, &p, &r->u.sq, &r->u.cq)) {
-		close(fd);
-		return NULL;
-	}
-	r->u.ring_fd = fd;
-	r->setup = p.flags;
-	/* as in ring_init_params() */
-	mask = sysconf(_SC_PAGESIZE) - 1;
-	madvise((void *)((uintptr_t)r->u.sq.khead & ~mask), r->u.sq.ring_sz,
-		MADV_DONTFORK);
-	madvise((void *)((uintptr_t)r->u.cq.khead & ~mask), r->u.cq.ring_sz,
-		MADV_DONTFORK);
-	madvise(r->u.sq.sqes, p.sq_entries * sizeof(struct io_uring_sqe),
-		MADV_DONTFORK);
-	return r->u.sq.sqes;
-}
-
-static struct io_uring_sqe *ring_init_128(struct ring *r, unsigned int setup)
-{
-	return ring_init_attached(r, setup, -1);
-}
-
-static void ring_exit_128(struct ring *r)
-{
-	unsigned int entries = RING_ENTRIES;
-
-	/* ring_exit() unmaps half of these, and what is mapped isn't closed */
-	if (r->setup & IORING_SETUP_SQE128)
-		munmap(r->u.sq.sqes + entries,
-		       entries * sizeof(struct io_uring_sqe));
-	ring_exit(r);
-}
 
 FIXTURE_SETUP(fused)
 {
@@ -1820,6 +1708,64 @@ static void set_copy(struct _test_data_fused *self, struct io_uring_sqe *sqe,
 	sqe->len = 1;
 	sqe->addr3 = u64_ptr(user);
 	sqe->file_index = flags;
+}
+
+/*
+ * A multishot request posts a CQE in the middle of being issued, which flushes
+ * completions. It isn't the time to start members that wait for that: they
+ * would run with its credentials.
+ */
+TEST_F(fused, behind_multishot)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	socklen_t len = sizeof(sa.sun_family);
+	int listener, client, who, i, size = 65536;
+	struct io_uring_sqe *sqe, *m[2];
+	struct io_uring_cqe cqe;
+
+	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	/* a name that nobody has */
+	ASSERT_EQ(0, bind(listener, (struct sockaddr *)&sa, len));
+	ASSERT_EQ(0, listen(listener, 1));
+	len = sizeof(sa);
+	ASSERT_EQ(0, getsockname(listener, (struct sockaddr *)&sa, &len));
+	ASSERT_EQ(0, connect(client, (struct sockaddr *)&sa, len));
+	ASSERT_EQ(0, seteuid(65534));
+	who = ring_register(&self->ring, IORING_REGISTER_PERSONALITY, NULL, 0);
+	ASSERT_EQ(0, seteuid(0));
+	ASSERT_LT(0, who);
+
+	sqe64(self, IORING_OP_NOP)->user_data = 100;
+	fused_set(self, 0, 4096, DEST, 2, m);
+	set_rw(m[0], IORING_OP_READ, self->file, 0, 4096, 0);
+	/* something that takes a capability */
+	m[1]->opcode = IORING_OP_URING_CMD;
+	m[1]->fd = client;
+	m[1]->cmd_op = SOCKET_URING_OP_SETSOCKOPT;
+	m[1]->level = SOL_SOCKET;
+	m[1]->optname = SO_SNDBUFFORCE;
+	m[1]->optval = u64_ptr(&size);
+	m[1]->optlen = sizeof(size);
+	sqe = sqe64(self, IORING_OP_ACCEPT);
+	sqe->fd = listener;
+	sqe->ioprio = IORING_ACCEPT_MULTISHOT;
+	sqe->personality = who;
+	sqe->user_data = 101;
+	ASSERT_EQ(0, submit(self));
+	for (i = 0; i < 5; i++) {
+		ASSERT_EQ(0, ring_wait(&self->ring, &cqe));
+		if (cqe.user_data == 101) {
+			EXPECT_EQ(IORING_CQE_F_MORE, cqe.flags);
+			EXPECT_EQ(0, close(cqe.res));
+			continue;
+		}
+		EXPECT_EQ(cqe.user_data == UD_MEMBER ? 4096 : 0, cqe.res);
+	}
+	EXPECT_EQ(4096, check_pattern(self->lender.mem, 4096, SEED));
+	EXPECT_TRUE(returned(self, 1));
+	close(listener);
+	close(client);
 }
 
 /* Members that are commands, with SQEs that are read once */

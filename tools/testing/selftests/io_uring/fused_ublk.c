@@ -4,36 +4,20 @@
  * by the members of a fused command, on the memory of whoever made the request.
  * What it gets is checked by that one, or in the server's files.
  */
-#include <linux/ublk_cmd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
-#include "iou_test.h"
+#include "iou_ublk.h"
 #include "kselftest_harness.h"
 
-#define REQ_SIZE	(256 * 1024)
 #define HALF		(REQ_SIZE / 2)
 #define SEED		3
-#define NOT_YET		0x7fffffff
-#define NOBODY		65534
-
-enum client_op { CLIENT_READ, CLIENT_WRITE, CLIENT_FLUSH };
 
 FIXTURE(ublk) {
-	struct ring ctrl, ring;
+	struct ublk_dev dev;
 	unsigned int flags;
-	__u32 dev_id;
-	__u64 dev_flags;
-	bool added, started;
-	int cdev, bdev;
-	const struct ublksrv_io_desc *iod;
 	int file;			/* REQ_SIZE bytes of the pattern */
 	int pipe[2], sock[2];
-	/* the other end of the block device */
-	pthread_t client;
-	enum client_op op;
-	unsigned char *data;
-	ssize_t moved;
 };
 
 FIXTURE_VARIANT(ublk) {
@@ -60,64 +44,6 @@ FIXTURE_VARIANT_ADD(ublk, iowq) {
 	.sqe_flags = IOSQE_ASYNC,
 };
 
-static int ctrl(struct ring *r, int fd, unsigned int op, __u32 dev_id,
-		void *addr, unsigned int len, __u64 data)
-{
-	/* one entry of 128 bytes, so that the array has no stride to miss */
-	struct io_uring_sqe *sqe = ring_sqe(r, IORING_OP_URING_CMD);
-	struct ublksrv_ctrl_cmd cmd = {
-		.dev_id = dev_id, .queue_id = -1, .addr = u64_ptr(addr),
-		.len = len, .data[0] = data,
-	};
-
-	memcpy(sqe->cmd, &cmd, sizeof(cmd));
-	sqe->cmd_op = op;
-	sqe->fd = fd;
-	return ring_run(r);
-}
-
-/* For a device that belongs to somebody else, whose path says that it is meant */
-static int dev_ctrl(struct _test_data_ublk *self, int fd, unsigned int op,
-		    void *addr, unsigned int len, __u64 data)
-{
-	struct io_uring_sqe *sqe;
-	struct ublksrv_ctrl_cmd cmd;
-	char buf[512];
-	int path_len;
-
-	if (!(self->dev_flags & UBLK_F_UNPRIVILEGED_DEV))
-		return ctrl(&self->ctrl, fd, op, self->dev_id, addr, len, data);
-	path_len = snprintf(buf, sizeof(buf), "/dev/ublkc%u", self->dev_id) + 1;
-	if (len)
-		memcpy(buf + path_len, addr, len);
-	cmd = (struct ublksrv_ctrl_cmd) {
-		.dev_id = self->dev_id, .queue_id = -1, .addr = u64_ptr(buf),
-		.len = path_len + len, .dev_path_len = path_len,
-		.data[0] = data,
-	};
-	sqe = ring_sqe(&self->ctrl, IORING_OP_URING_CMD);
-	memcpy(sqe->cmd, &cmd, sizeof(cmd));
-	sqe->cmd_op = op;
-	sqe->fd = fd;
-	return ring_run(&self->ctrl);
-}
-
-static struct ublksrv_io_cmd *io_cmd_of(struct io_uring_sqe *sqe)
-{
-	return (void *)sqe->cmd;
-}
-
-static struct io_uring_sqe *io_cmd(struct ring *r, int cdev, unsigned int op,
-				   int result)
-{
-	struct io_uring_sqe *sqe = ring_sqe(r, IORING_OP_URING_CMD);
-
-	io_cmd_of(sqe)->result = result;
-	sqe->cmd_op = op;
-	sqe->fd = cdev;
-	return sqe;
-}
-
 /* A command with @nr members, NOPs at first, and one CQE */
 static struct io_uring_sqe *fused(struct ring *r, int cdev, unsigned int flags,
 				  unsigned int nr, struct io_uring_sqe **m)
@@ -142,124 +68,43 @@ static struct io_uring_sqe *fused(struct ring *r, int cdev, unsigned int flags,
 static struct io_uring_sqe *fused_req(struct _test_data_ublk *self,
 				      unsigned int nr, struct io_uring_sqe **m)
 {
-	return fused(&self->ring, self->cdev, self->flags, nr, m);
+	return fused(&self->dev.ring, self->dev.cdev, self->flags, nr, m);
 }
 
-static int open_retry(const char *fmt, __u32 id, int flags)
-{
-	__u64 end = now_ms() + WAIT_MS / 2;
-	char name[32];
-	int fd;
-
-	snprintf(name, sizeof(name), fmt, id);
-	do {
-		fd = open(name, flags | O_CLOEXEC);
-		if (fd >= 0)
-			return fd;
-		usleep(5000);
-	} while (now_ms() < end);
-	return -errno;
-}
-
-/* A device of one request, with these UBLK_F_* */
+/* A device with these UBLK_F_* */
 static void start(struct __test_metadata *_metadata,
 		  struct _test_data_ublk *self, unsigned int setup, __u64 flags)
 {
-	struct ublksrv_ctrl_dev_info info = {
-		.nr_hw_queues = 1, .queue_depth = 1,
-		.max_io_buf_bytes = REQ_SIZE, .dev_id = -1,
-		.flags = flags | UBLK_F_NO_AUTO_PART_SCAN,
-	};
-	struct ublk_params params = {
-		.len = sizeof(params), .types = UBLK_PARAM_TYPE_BASIC,
-		.basic = {
-			.attrs = UBLK_ATTR_VOLATILE_CACHE,
-			.logical_bs_shift = 9, .physical_bs_shift = 12,
-			.io_opt_shift = 12, .io_min_shift = 9,
-			.max_sectors = REQ_SIZE >> 9,
-			.dev_sectors = REQ_SIZE >> 9,
-		},
-	};
-	unsigned char *data;
-	int fd, ret;
+	struct ublk_dev *d = &self->dev;
+	int ret;
 
-	self->cdev = -1;
-	self->bdev = -1;
-	fd = open("/dev/ublk-control", O_RDWR | O_CLOEXEC);
-	if (fd < 0)
-		SKIP(return, "/dev/ublk-control: %s", strerror(errno));
-	ASSERT_EQ(0, ring_init(&self->ring, RING_ENTRIES,
+	ASSERT_EQ(0, ring_init(&d->ring, RING_ENTRIES,
 			       setup | IORING_SETUP_SQE_MIXED));
-	if (!ring_has_op(&self->ring, IORING_OP_FUSED_CMD))
+	if (!ring_has_op(&d->ring, IORING_OP_FUSED_CMD))
 		SKIP(return, "kernel has no IORING_OP_FUSED_CMD");
-	ASSERT_EQ(0, ring_init(&self->ctrl, 1, IORING_SETUP_SQE128));
 	ASSERT_EQ(0, pipe(self->pipe));
 	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, self->sock));
-	data = mmap(NULL, REQ_SIZE, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, data);
-	self->data = data;
 	self->file = syscall(__NR_memfd_create, "ublk", MFD_CLOEXEC);
 	ASSERT_LE(0, self->file);
-	fill_pattern(data, REQ_SIZE, SEED);
-	ASSERT_EQ(REQ_SIZE, write(self->file, data, REQ_SIZE));
-
-	/* root has no unprivileged devices */
-	if (flags & UBLK_F_UNPRIVILEGED_DEV)
-		ASSERT_EQ(0, seteuid(NOBODY));
-	ret = ctrl(&self->ctrl, fd, UBLK_U_CMD_ADD_DEV, -1, &info,
-		   sizeof(info), 0);
-	ASSERT_EQ(0, seteuid(0));
+	ret = ublk_dev_add(d, flags);
+	if (ret == -ENOENT)
+		SKIP(return, "no /dev/ublk-control");
 	ASSERT_EQ(0, ret);
-	self->dev_id = info.dev_id;
-	self->dev_flags = info.flags;
-	self->added = true;
-	ASSERT_EQ(flags, info.flags & flags);
-	self->cdev = open_retry("/dev/ublkc%u", self->dev_id, O_RDWR);
-	ASSERT_LE(0, self->cdev);
-	ASSERT_EQ(0, dev_ctrl(self, fd, UBLK_U_CMD_SET_PARAMS, &params,
-			      sizeof(params), 0));
-	self->iod = mmap(NULL, page_size(), PROT_READ, MAP_SHARED, self->cdev,
-			 UBLKSRV_CMD_BUF_OFFSET);
-	ASSERT_NE(MAP_FAILED, self->iod);
-
-	io_cmd(&self->ring, self->cdev, UBLK_U_IO_FETCH_REQ, -1);
-	ASSERT_EQ(1, ring_submit(&self->ring));
-	ASSERT_EQ(0, dev_ctrl(self, fd, UBLK_U_CMD_START_DEV, NULL, 0,
-			      getpid()));
-	self->started = true;
-	self->bdev = open_retry("/dev/ublkb%u", self->dev_id,
-				O_RDWR | O_DIRECT);
-	ASSERT_LE(0, self->bdev);
-	close(fd);
+	ASSERT_EQ(0, ublk_dev_start(d, 0));
+	fill_pattern(d->data, REQ_SIZE, SEED);
+	ASSERT_EQ(REQ_SIZE, write(self->file, d->data, REQ_SIZE));
 }
 
 static void stop(struct _test_data_ublk *self)
 {
-	int fd = open("/dev/ublk-control", O_RDWR | O_CLOEXEC);
-
-	if (self->bdev >= 0)
-		close(self->bdev);
-	if (self->started)
-		dev_ctrl(self, fd, UBLK_U_CMD_STOP_DEV, NULL, 0, 0);
-	if (self->iod)
-		munmap((void *)self->iod, page_size());
-	ring_exit(&self->ring);
-	if (self->cdev >= 0)
-		close(self->cdev);
-	if (self->added)
-		dev_ctrl(self, fd, UBLK_U_CMD_DEL_DEV, NULL, 0, 0);
-	ring_exit(&self->ctrl);
-	if (self->data) {
-		munmap(self->data, REQ_SIZE);
-		close(self->file);
-		close(self->pipe[0]);
-		close(self->pipe[1]);
-		close(self->sock[0]);
-		close(self->sock[1]);
-	}
-	if (fd >= 0)
-		close(fd);
+	ublk_dev_exit(&self->dev);
+	if (self->file <= 0)
+		return;
+	close(self->file);
+	close(self->pipe[0]);
+	close(self->pipe[1]);
+	close(self->sock[0]);
+	close(self->sock[1]);
 }
 
 FIXTURE_SETUP(ublk)
@@ -273,65 +118,19 @@ FIXTURE_TEARDOWN(ublk)
 	stop(self);
 }
 
-static void *client_thread(void *arg)
-{
-	struct _test_data_ublk *self = arg;
-	ssize_t ret;
-
-	if (self->op == CLIENT_WRITE)
-		ret = pwrite(self->bdev, self->data, REQ_SIZE, 0);
-	else if (self->op == CLIENT_READ)
-		ret = pread(self->bdev, self->data, REQ_SIZE, 0);
-	else
-		ret = fdatasync(self->bdev);
-	__atomic_store_n(&self->moved, ret < 0 ? -errno : ret,
-			 __ATOMIC_RELEASE);
-	return NULL;
-}
-
-/* A request of the other thread is here: 0 */
 static int request_begin(struct _test_data_ublk *self, enum client_op op)
 {
-	const unsigned int ops[] = {
-		UBLK_IO_OP_READ, UBLK_IO_OP_WRITE, UBLK_IO_OP_FLUSH,
-	};
-	int ret;
-
-	self->op = op;
-	self->moved = NOT_YET;
-	if (pthread_create(&self->client, NULL, client_thread, self))
-		return -EAGAIN;
-	ret = ring_result(&self->ring);
-	if (ret)
-		return ret;
-	return ublksrv_get_op(self->iod) == ops[op] ? 0 : -EBADMSG;
+	return ublk_request_begin(&self->dev, op);
 }
 
 static int request_commit(struct _test_data_ublk *self, int result)
 {
-	io_cmd(&self->ring, self->cdev, UBLK_U_IO_COMMIT_AND_FETCH_REQ, result);
-	/* its CQE is the next request */
-	return ring_submit(&self->ring) == 1 ? 0 : -EIO;
+	return ublk_request_commit(&self->dev, result, 0);
 }
 
-/* The other thread got its answer: what it returned, or -ETIME */
 static int request_end(struct _test_data_ublk *self)
 {
-	__u64 end = now_ms() + WAIT_MS;
-	ssize_t ret;
-
-	do {
-		ret = __atomic_load_n(&self->moved, __ATOMIC_ACQUIRE);
-		if (ret != NOT_YET) {
-			pthread_join(self->client, NULL);
-			return ret;
-		}
-		usleep(500);
-		/* COMMIT completes the request from task work */
-		if (self->ring.setup & IORING_SETUP_DEFER_TASKRUN)
-			ring_enter(&self->ring, 0, 0, IORING_ENTER_GETEVENTS);
-	} while (now_ms() < end);
-	return -ETIME;
+	return ublk_request_end(&self->dev);
 }
 
 static int request_finish(struct _test_data_ublk *self, int result)
@@ -348,17 +147,17 @@ TEST_F(ublk, read)
 	unsigned int i;
 
 	for (i = 0; i < 4; i++) {
-		memset(self->data, POISON, REQ_SIZE);
+		memset(self->dev.data, POISON, REQ_SIZE);
 		ASSERT_EQ(0, request_begin(self, CLIENT_READ));
 		fused_req(self, 2, m);
 		set_rw(m[0], IORING_OP_READ, self->file, 0, HALF, HALF);
 		set_rw(m[1], IORING_OP_READ, self->file, HALF, HALF, 0);
-		ASSERT_EQ(REQ_SIZE, ring_run(&self->ring));
+		ASSERT_EQ(REQ_SIZE, ring_run(&self->dev.ring));
 		ASSERT_EQ(REQ_SIZE, request_finish(self, REQ_SIZE));
-		ASSERT_EQ(HALF, check_pattern(self->data + HALF, HALF, SEED));
-		memmove(self->data + HALF, self->data, HALF);
-		ASSERT_EQ(HALF, pread(self->file, self->data, HALF, 0));
-		ASSERT_EQ(REQ_SIZE, check_pattern(self->data, REQ_SIZE, SEED));
+		ASSERT_EQ(HALF, check_pattern(self->dev.data + HALF, HALF, SEED));
+		memmove(self->dev.data + HALF, self->dev.data, HALF);
+		ASSERT_EQ(HALF, pread(self->file, self->dev.data, HALF, 0));
+		ASSERT_EQ(REQ_SIZE, check_pattern(self->dev.data, REQ_SIZE, SEED));
 	}
 }
 
@@ -371,7 +170,7 @@ TEST_F(ublk, write)
 
 	out = syscall(__NR_memfd_create, "out", MFD_CLOEXEC);
 	ASSERT_LE(0, out);
-	fill_pattern(self->data, REQ_SIZE, SEED + 1);
+	fill_pattern(self->dev.data, REQ_SIZE, SEED + 1);
 	memset(head, POISON, sizeof(head));
 	ASSERT_EQ(0, request_begin(self, CLIENT_WRITE));
 	fused_req(self, 1, m);
@@ -379,19 +178,19 @@ TEST_F(ublk, write)
 	m[0]->memcpy_flags = IORING_MEMCPY_SRC_FIXED;
 	m[0]->addr = u64_ptr(head);
 	m[0]->len = sizeof(head);
-	ASSERT_EQ(sizeof(head), ring_run(&self->ring));
+	ASSERT_EQ(sizeof(head), ring_run(&self->dev.ring));
 	EXPECT_EQ(sizeof(head), check_pattern(head, sizeof(head), SEED + 1));
 	fused_req(self, 2, m);
 	set_rw(m[0], IORING_OP_WRITE, out, 0, REQ_SIZE, 0);
 	set_rw(m[1], IORING_OP_WRITE, self->file, 0, REQ_SIZE, 0);
-	ASSERT_EQ(2 * REQ_SIZE, ring_run(&self->ring));
+	ASSERT_EQ(2 * REQ_SIZE, ring_run(&self->dev.ring));
 	ASSERT_EQ(REQ_SIZE, request_finish(self, REQ_SIZE));
-	memset(self->data, POISON, REQ_SIZE);
-	ASSERT_EQ(REQ_SIZE, pread(out, self->data, REQ_SIZE, 0));
-	EXPECT_EQ(REQ_SIZE, check_pattern(self->data, REQ_SIZE, SEED + 1));
-	memset(self->data, POISON, REQ_SIZE);
-	ASSERT_EQ(REQ_SIZE, pread(self->file, self->data, REQ_SIZE, 0));
-	EXPECT_EQ(REQ_SIZE, check_pattern(self->data, REQ_SIZE, SEED + 1));
+	memset(self->dev.data, POISON, REQ_SIZE);
+	ASSERT_EQ(REQ_SIZE, pread(out, self->dev.data, REQ_SIZE, 0));
+	EXPECT_EQ(REQ_SIZE, check_pattern(self->dev.data, REQ_SIZE, SEED + 1));
+	memset(self->dev.data, POISON, REQ_SIZE);
+	ASSERT_EQ(REQ_SIZE, pread(self->file, self->dev.data, REQ_SIZE, 0));
+	EXPECT_EQ(REQ_SIZE, check_pattern(self->dev.data, REQ_SIZE, SEED + 1));
 	close(out);
 }
 
@@ -401,14 +200,14 @@ TEST_F(ublk, short_read)
 	struct io_uring_sqe *m[1];
 
 	ASSERT_EQ(0, ftruncate(self->file, 70001));
-	memset(self->data, POISON, REQ_SIZE);
+	memset(self->dev.data, POISON, REQ_SIZE);
 	ASSERT_EQ(0, request_begin(self, CLIENT_READ));
 	fused_req(self, 1, m);
 	set_rw(m[0], IORING_OP_READ, self->file, 0, REQ_SIZE, 0);
-	ASSERT_EQ(70001, ring_run(&self->ring));
+	ASSERT_EQ(70001, ring_run(&self->dev.ring));
 	ASSERT_EQ(REQ_SIZE, request_finish(self, REQ_SIZE));
-	EXPECT_EQ(70001, check_pattern(self->data, 70001, SEED));
-	EXPECT_TRUE(all_bytes(self->data + 70001, 0, REQ_SIZE - 70001));
+	EXPECT_EQ(70001, check_pattern(self->dev.data, 70001, SEED));
+	EXPECT_TRUE(all_bytes(self->dev.data + 70001, 0, REQ_SIZE - 70001));
 }
 
 #define BAD(name, ...) \
@@ -417,10 +216,10 @@ TEST_F(ublk, short_read)
 		__VA_ARGS__; \
 	}
 
-BAD(queue, io_cmd_of(sqe)->q_id = 1)
-BAD(tag, io_cmd_of(sqe)->tag = 1)
-BAD(addr, io_cmd_of(sqe)->addr = 1)
-BAD(result, io_cmd_of(sqe)->result = 1)
+BAD(queue, ublk_io_cmd_of(sqe)->q_id = 1)
+BAD(tag, ublk_io_cmd_of(sqe)->tag = 1)
+BAD(addr, ublk_io_cmd_of(sqe)->addr = 1)
+BAD(result, ublk_io_cmd_of(sqe)->result = 1)
 BAD(fetch, sqe->cmd_op = UBLK_U_IO_FETCH_REQ)
 BAD(commit, sqe->cmd_op = UBLK_U_IO_COMMIT_AND_FETCH_REQ)
 BAD(reg, sqe->cmd_op = UBLK_U_IO_REGISTER_IO_BUF)
@@ -449,28 +248,28 @@ TEST_F(ublk, refused)
 
 	/* there is no request, so its data isn't the server's */
 	fused_req(self, 1, m);
-	ASSERT_EQ(-EBUSY, ring_run(&self->ring));
+	ASSERT_EQ(-EBUSY, ring_run(&self->dev.ring));
 
-	memset(self->data, POISON, REQ_SIZE);
+	memset(self->dev.data, POISON, REQ_SIZE);
 	ASSERT_EQ(0, request_begin(self, CLIENT_READ));
 	for (i = 0; i < ARRAY_SIZE(bads); i++) {
 		sqe = fused_req(self, 1, m);
 		set_rw(m[0], IORING_OP_READ, self->file, 0, REQ_SIZE, 0);
 		bads[i].make(sqe);
-		ASSERT_EQ(bads[i].res, ring_run(&self->ring)) {
+		ASSERT_EQ(bads[i].res, ring_run(&self->dev.ring)) {
 			TH_LOG("%u", i);
 		}
 	}
 	/* it isn't a command on its own */
-	io_cmd(&self->ring, self->cdev, UBLK_U_IO_FUSED_SUBMIT_IO, 0)->flags =
+	ublk_io_cmd(&self->dev, UBLK_U_IO_FUSED_SUBMIT_IO, 0)->flags =
 		self->flags;
-	ASSERT_EQ(-EINVAL, ring_run(&self->ring));
-	EXPECT_TRUE(all_bytes(self->data, POISON, REQ_SIZE));
+	ASSERT_EQ(-EINVAL, ring_run(&self->dev.ring));
+	EXPECT_TRUE(all_bytes(self->dev.data, POISON, REQ_SIZE));
 	fused_req(self, 1, m);
 	set_rw(m[0], IORING_OP_READ, self->file, 0, REQ_SIZE, 0);
-	ASSERT_EQ(REQ_SIZE, ring_run(&self->ring));
+	ASSERT_EQ(REQ_SIZE, ring_run(&self->dev.ring));
 	ASSERT_EQ(REQ_SIZE, request_finish(self, REQ_SIZE));
-	EXPECT_EQ(REQ_SIZE, check_pattern(self->data, REQ_SIZE, SEED));
+	EXPECT_EQ(REQ_SIZE, check_pattern(self->dev.data, REQ_SIZE, SEED));
 }
 
 /* A request without data has none to lend */
@@ -480,7 +279,7 @@ TEST_F(ublk, flush)
 
 	ASSERT_EQ(0, request_begin(self, CLIENT_FLUSH));
 	fused_req(self, 1, m);
-	ASSERT_EQ(-EINVAL, ring_run(&self->ring));
+	ASSERT_EQ(-EINVAL, ring_run(&self->dev.ring));
 	ASSERT_EQ(0, request_finish(self, 0));
 }
 
@@ -491,29 +290,29 @@ TEST_F(ublk, commit_in_flight)
 	struct io_uring_sqe *m[2];
 	unsigned int i;
 
-	memset(self->data, POISON, REQ_SIZE);
+	memset(self->dev.data, POISON, REQ_SIZE);
 	ASSERT_EQ(0, request_begin(self, CLIENT_READ));
 	fused_req(self, 2, m);
 	set_rw(m[0], IORING_OP_READ, self->pipe[0], 0, 1, 0);
 	set_rw(m[1], IORING_OP_READ, self->file, 1, REQ_SIZE - 1, 1);
-	ASSERT_LT(0, ring_submit(&self->ring));
+	ASSERT_LT(0, ring_submit(&self->dev.ring));
 	/* not before the request is lent, or that fails */
 	for (i = 0; i < 100; i++) {
-		ring_enter(&self->ring, 0, 0, IORING_ENTER_GETEVENTS);
+		ring_enter(&self->dev.ring, 0, 0, IORING_ENTER_GETEVENTS);
 		usleep(1000);
 	}
 	EXPECT_EQ(0, request_commit(self, REQ_SIZE));
 	for (i = 0; i < 50; i++) {
-		ring_enter(&self->ring, 0, 0, IORING_ENTER_GETEVENTS);
+		ring_enter(&self->dev.ring, 0, 0, IORING_ENTER_GETEVENTS);
 		usleep(1000);
 	}
-	EXPECT_EQ(NOT_YET, __atomic_load_n(&self->moved, __ATOMIC_ACQUIRE));
+	EXPECT_EQ(NOT_YET, __atomic_load_n(&self->dev.moved, __ATOMIC_ACQUIRE));
 	ASSERT_EQ(1, write(self->pipe[1], &byte, 1));
-	EXPECT_EQ(REQ_SIZE, ring_result(&self->ring));
+	EXPECT_EQ(REQ_SIZE, ring_result(&self->dev.ring));
 	EXPECT_EQ(REQ_SIZE, request_end(self));
-	EXPECT_EQ(byte, self->data[0]);
-	self->data[0] = pattern(0, SEED);
-	EXPECT_EQ(REQ_SIZE, check_pattern(self->data, REQ_SIZE, SEED));
+	EXPECT_EQ(byte, self->dev.data[0]);
+	self->dev.data[0] = pattern(0, SEED);
+	EXPECT_EQ(REQ_SIZE, check_pattern(self->dev.data, REQ_SIZE, SEED));
 }
 
 /* A command that commits the request as well, whose CQE is the next request */
@@ -525,7 +324,7 @@ static void fused_commit(struct _test_data_ublk *self, unsigned int nr,
 
 static int submit(struct _test_data_ublk *self)
 {
-	int ret = ring_submit(&self->ring);
+	int ret = ring_submit(&self->dev.ring);
 
 	return ret < 0 ? ret : 0;
 }
@@ -534,7 +333,7 @@ static int submit(struct _test_data_ublk *self)
 static void linger(struct _test_data_ublk *self, unsigned int ms)
 {
 	while (ms--) {
-		ring_enter(&self->ring, 0, 0, IORING_ENTER_GETEVENTS);
+		ring_enter(&self->dev.ring, 0, 0, IORING_ENTER_GETEVENTS);
 		usleep(1000);
 	}
 }
@@ -546,7 +345,7 @@ TEST_F(ublk, commit)
 	unsigned int i;
 
 	for (i = 0; i < 4; i++) {
-		memset(self->data, POISON, REQ_SIZE);
+		memset(self->dev.data, POISON, REQ_SIZE);
 		ASSERT_EQ(0, request_begin(self, CLIENT_READ));
 		fused_commit(self, 2, m);
 		set_rw(m[i % 2], IORING_OP_READ, self->file, 0, HALF, 0);
@@ -554,21 +353,21 @@ TEST_F(ublk, commit)
 		       HALF);
 		ASSERT_EQ(0, submit(self));
 		ASSERT_EQ(REQ_SIZE, request_end(self));
-		ASSERT_EQ(REQ_SIZE, check_pattern(self->data, REQ_SIZE,
+		ASSERT_EQ(REQ_SIZE, check_pattern(self->dev.data, REQ_SIZE,
 						  SEED + i));
-		EXPECT_TRUE(ring_quiet(&self->ring));
+		EXPECT_TRUE(ring_quiet(&self->dev.ring));
 
-		fill_pattern(self->data, REQ_SIZE, SEED + i + 1);
+		fill_pattern(self->dev.data, REQ_SIZE, SEED + i + 1);
 		ASSERT_EQ(0, request_begin(self, CLIENT_WRITE));
 		fused_commit(self, 1, m);
 		set_rw(m[0], IORING_OP_WRITE, self->file, 0, REQ_SIZE, 0);
 		ASSERT_EQ(0, submit(self));
 		ASSERT_EQ(REQ_SIZE, request_end(self));
-		EXPECT_TRUE(ring_quiet(&self->ring));
+		EXPECT_TRUE(ring_quiet(&self->dev.ring));
 	}
-	memset(self->data, POISON, REQ_SIZE);
-	ASSERT_EQ(REQ_SIZE, pread(self->file, self->data, REQ_SIZE, 0));
-	EXPECT_EQ(REQ_SIZE, check_pattern(self->data, REQ_SIZE, SEED + 4));
+	memset(self->dev.data, POISON, REQ_SIZE);
+	ASSERT_EQ(REQ_SIZE, pread(self->file, self->dev.data, REQ_SIZE, 0));
+	EXPECT_EQ(REQ_SIZE, check_pattern(self->dev.data, REQ_SIZE, SEED + 4));
 }
 
 /* What members don't fill is asked for again, and not made up */
@@ -581,9 +380,9 @@ TEST_F(ublk, commit_short)
 	for (i = 0; i < ARRAY_SIZE(has); i++) {
 		part = has[i] & ~511;
 		left = REQ_SIZE - part;
-		memset(self->data, POISON, REQ_SIZE);
+		memset(self->dev.data, POISON, REQ_SIZE);
 		ASSERT_EQ(0, request_begin(self, CLIENT_READ));
-		ASSERT_EQ(REQ_SIZE >> 9, self->iod->nr_sectors);
+		ASSERT_EQ(REQ_SIZE >> 9, self->dev.iod->nr_sectors);
 		fused_commit(self, 2, m);
 		/* both read the same, which isn't twice as much */
 		set_rw(m[0], IORING_OP_READ, self->file, 0, REQ_SIZE,
@@ -592,24 +391,24 @@ TEST_F(ublk, commit_short)
 		       REQ_SIZE - has[i]);
 		ASSERT_EQ(0, submit(self));
 		/* the rest is the next request, of the same reader */
-		ASSERT_EQ(0, ring_result(&self->ring));
-		ASSERT_EQ(NOT_YET, __atomic_load_n(&self->moved,
+		ASSERT_EQ(0, ring_result(&self->dev.ring));
+		ASSERT_EQ(NOT_YET, __atomic_load_n(&self->dev.moved,
 						   __ATOMIC_ACQUIRE));
-		ASSERT_EQ(UBLK_IO_OP_READ, ublksrv_get_op(self->iod));
-		ASSERT_EQ(part >> 9, self->iod->start_sector);
-		ASSERT_EQ(left >> 9, self->iod->nr_sectors);
+		ASSERT_EQ(UBLK_IO_OP_READ, ublksrv_get_op(self->dev.iod));
+		ASSERT_EQ(part >> 9, self->dev.iod->start_sector);
+		ASSERT_EQ(left >> 9, self->dev.iod->nr_sectors);
 		fused_commit(self, 1, m);
 		set_rw(m[0], IORING_OP_READ, self->file, 0, left, 0);
 		ASSERT_EQ(0, submit(self));
 		ASSERT_EQ(REQ_SIZE, request_end(self));
-		ASSERT_EQ(left, check_pattern(self->data + part, left, SEED));
-		memmove(self->data + REQ_SIZE - part, self->data, part);
+		ASSERT_EQ(left, check_pattern(self->dev.data + part, left, SEED));
+		memmove(self->dev.data + REQ_SIZE - part, self->dev.data, part);
 		ASSERT_EQ(REQ_SIZE - has[i],
-			  pread(self->file, self->data, REQ_SIZE - has[i], 0));
-		memmove(self->data + REQ_SIZE - has[i],
-			self->data + REQ_SIZE - part, part);
+			  pread(self->file, self->dev.data, REQ_SIZE - has[i], 0));
+		memmove(self->dev.data + REQ_SIZE - has[i],
+			self->dev.data + REQ_SIZE - part, part);
 		ASSERT_EQ(REQ_SIZE - has[i] + part,
-			  check_pattern(self->data, REQ_SIZE - has[i] + part,
+			  check_pattern(self->dev.data, REQ_SIZE - has[i] + part,
 					SEED));
 	}
 }
@@ -675,16 +474,16 @@ TEST_F(ublk, commit_fails)
 	unsigned int i, op;
 
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
-		memset(self->data, POISON, REQ_SIZE);
+		memset(self->dev.data, POISON, REQ_SIZE);
 		if (cases[i].op == CLIENT_WRITE)
-			fill_pattern(self->data, REQ_SIZE, SEED);
+			fill_pattern(self->dev.data, REQ_SIZE, SEED);
 		ASSERT_EQ(0, request_begin(self, cases[i].op));
 		fused_commit(self, 2, m);
 		cases[i].make(self, m);
-		ASSERT_EQ(cases[i].res, ring_run(&self->ring)) {
+		ASSERT_EQ(cases[i].res, ring_run(&self->dev.ring)) {
 			TH_LOG("%u", i);
 		}
-		ASSERT_EQ(NOT_YET, __atomic_load_n(&self->moved,
+		ASSERT_EQ(NOT_YET, __atomic_load_n(&self->dev.moved,
 						   __ATOMIC_ACQUIRE));
 		fused_commit(self, 1, m);
 		op = IORING_OP_READ;
@@ -693,14 +492,14 @@ TEST_F(ublk, commit_fails)
 		set_rw(m[0], op, self->file, 0, REQ_SIZE, 0);
 		ASSERT_EQ(0, submit(self));
 		ASSERT_EQ(REQ_SIZE, request_end(self));
-		ASSERT_EQ(REQ_SIZE, check_pattern(self->data, REQ_SIZE, SEED));
-		EXPECT_TRUE(ring_quiet(&self->ring));
+		ASSERT_EQ(REQ_SIZE, check_pattern(self->dev.data, REQ_SIZE, SEED));
+		EXPECT_TRUE(ring_quiet(&self->dev.ring));
 	}
 	/* or give up */
 	ASSERT_EQ(0, request_begin(self, CLIENT_READ));
 	fused_commit(self, 2, m);
 	past_the_end(self, m);
-	ASSERT_EQ(-EFAULT, ring_run(&self->ring));
+	ASSERT_EQ(-EFAULT, ring_run(&self->dev.ring));
 	ASSERT_EQ(-EIO, request_finish(self, -EIO));
 }
 
@@ -717,19 +516,19 @@ TEST_F(ublk, commit_short_busy)
 	linger(self, 100);
 	fused_commit(self, 1, m);
 	set_rw(m[0], IORING_OP_READ, self->file, 0, REQ_SIZE, HALF);
-	ASSERT_EQ(-EBUSY, ring_run(&self->ring));
+	ASSERT_EQ(-EBUSY, ring_run(&self->dev.ring));
 	ASSERT_EQ(1, write(self->pipe[1], &byte, 1));
-	ASSERT_EQ(1, ring_result(&self->ring));
+	ASSERT_EQ(1, ring_result(&self->dev.ring));
 	fused_commit(self, 1, m);
 	set_rw(m[0], IORING_OP_READ, self->file, 0, REQ_SIZE, HALF);
 	ASSERT_EQ(0, submit(self));
-	ASSERT_EQ(0, ring_result(&self->ring));
-	ASSERT_EQ(HALF >> 9, self->iod->start_sector);
+	ASSERT_EQ(0, ring_result(&self->dev.ring));
+	ASSERT_EQ(HALF >> 9, self->dev.iod->start_sector);
 	fused_commit(self, 1, m);
 	set_rw(m[0], IORING_OP_READ, self->file, 0, HALF, 0);
 	ASSERT_EQ(0, submit(self));
 	ASSERT_EQ(REQ_SIZE, request_end(self));
-	EXPECT_EQ(HALF, check_pattern(self->data + HALF, HALF, SEED));
+	EXPECT_EQ(HALF, check_pattern(self->dev.data + HALF, HALF, SEED));
 }
 
 struct helper {
@@ -747,7 +546,7 @@ static void *helper_thread(void *arg)
 	h->res = ring_init(&r, 8, IORING_SETUP_SQE_MIXED);
 	if (h->res)
 		return NULL;
-	fused(&r, h->self->cdev, h->self->flags, 1, m)->cmd_op = h->cmd_op;
+	fused(&r, h->self->dev.cdev, h->self->flags, 1, m)->cmd_op = h->cmd_op;
 	set_rw(m[0], IORING_OP_READ, h->self->file, 0, REQ_SIZE, 0);
 	h->res = ring_run(&r);
 	ring_exit(&r);
@@ -773,11 +572,11 @@ TEST_F(ublk, commit_pending)
 
 	/* neither there is a request nor is it this task's */
 	fused_commit(self, 1, m);
-	ASSERT_EQ(-EBUSY, ring_run(&self->ring));
+	ASSERT_EQ(-EBUSY, ring_run(&self->dev.ring));
 	ASSERT_EQ(-EINVAL, in_other_task(self,
 					 UBLK_U_IO_FUSED_COMMIT_AND_FETCH));
 
-	memset(self->data, POISON, REQ_SIZE);
+	memset(self->dev.data, POISON, REQ_SIZE);
 	ASSERT_EQ(0, request_begin(self, CLIENT_READ));
 	ASSERT_EQ(-EINVAL, in_other_task(self,
 					 UBLK_U_IO_FUSED_COMMIT_AND_FETCH));
@@ -786,24 +585,23 @@ TEST_F(ublk, commit_pending)
 	set_rw(m[1], IORING_OP_READ, self->file, 1, REQ_SIZE - 1, 1);
 	ASSERT_EQ(0, submit(self));
 	linger(self, 100);
-	ASSERT_EQ(NOT_YET, __atomic_load_n(&self->moved, __ATOMIC_ACQUIRE));
+	ASSERT_EQ(NOT_YET, __atomic_load_n(&self->dev.moved, __ATOMIC_ACQUIRE));
 	fused_commit(self, 1, m);
-	ASSERT_EQ(-EBUSY, ring_run(&self->ring));
+	ASSERT_EQ(-EBUSY, ring_run(&self->dev.ring));
 	fused_req(self, 1, m);
-	ASSERT_EQ(-EBUSY, ring_run(&self->ring));
-	io_cmd(&self->ring, self->cdev, UBLK_U_IO_COMMIT_AND_FETCH_REQ,
-	       REQ_SIZE);
-	ASSERT_EQ(-EBUSY, ring_run(&self->ring));
+	ASSERT_EQ(-EBUSY, ring_run(&self->dev.ring));
+	ublk_io_cmd(&self->dev, UBLK_U_IO_COMMIT_AND_FETCH_REQ, REQ_SIZE);
+	ASSERT_EQ(-EBUSY, ring_run(&self->dev.ring));
 	/* any task may use the data of a request up to its end */
 	ASSERT_EQ(REQ_SIZE, in_other_task(self, UBLK_U_IO_FUSED_SUBMIT_IO));
-	ASSERT_EQ(NOT_YET, __atomic_load_n(&self->moved, __ATOMIC_ACQUIRE));
+	ASSERT_EQ(NOT_YET, __atomic_load_n(&self->dev.moved, __ATOMIC_ACQUIRE));
 	ASSERT_EQ(1, write(self->pipe[1], &byte, 1));
 	linger(self, 20);
 	ASSERT_EQ(REQ_SIZE, request_end(self));
-	EXPECT_EQ(byte, self->data[0]);
-	self->data[0] = pattern(0, SEED);
-	EXPECT_EQ(REQ_SIZE, check_pattern(self->data, REQ_SIZE, SEED));
-	EXPECT_TRUE(ring_quiet(&self->ring));
+	EXPECT_EQ(byte, self->dev.data[0]);
+	self->dev.data[0] = pattern(0, SEED);
+	EXPECT_EQ(REQ_SIZE, check_pattern(self->dev.data, REQ_SIZE, SEED));
+	EXPECT_TRUE(ring_quiet(&self->dev.ring));
 }
 
 /* Neither data nor a request to commit, and what the driver is told by others */
@@ -813,18 +611,18 @@ TEST_F(ublk, commit_refused)
 
 	ASSERT_EQ(0, request_begin(self, CLIENT_FLUSH));
 	fused_commit(self, 1, m);
-	ASSERT_EQ(-EINVAL, ring_run(&self->ring));
+	ASSERT_EQ(-EINVAL, ring_run(&self->dev.ring));
 	ASSERT_EQ(0, request_finish(self, 0));
 
 	ASSERT_EQ(0, request_begin(self, CLIENT_READ));
 	sqe = fused_req(self, 1, m);
 	sqe->cmd_op = UBLK_U_IO_FUSED_COMMIT_AND_FETCH;
-	io_cmd_of(sqe)->result = REQ_SIZE;
-	ASSERT_EQ(-EINVAL, ring_run(&self->ring));
+	ublk_io_cmd_of(sqe)->result = REQ_SIZE;
+	ASSERT_EQ(-EINVAL, ring_run(&self->dev.ring));
 	/* it isn't a command on its own */
-	io_cmd(&self->ring, self->cdev, UBLK_U_IO_FUSED_COMMIT_AND_FETCH,
-	       0)->flags = self->flags;
-	ASSERT_EQ(-EINVAL, ring_run(&self->ring));
+	ublk_io_cmd(&self->dev, UBLK_U_IO_FUSED_COMMIT_AND_FETCH, 0)->flags =
+		self->flags;
+	ASSERT_EQ(-EINVAL, ring_run(&self->dev.ring));
 	ASSERT_EQ(-EIO, request_finish(self, -EIO));
 }
 
@@ -834,11 +632,11 @@ TEST_F(ublk, other_task)
 	/* but not that of no request */
 	ASSERT_EQ(-EINVAL, in_other_task(self, UBLK_U_IO_FUSED_SUBMIT_IO));
 
-	memset(self->data, POISON, REQ_SIZE);
+	memset(self->dev.data, POISON, REQ_SIZE);
 	ASSERT_EQ(0, request_begin(self, CLIENT_READ));
 	ASSERT_EQ(REQ_SIZE, in_other_task(self, UBLK_U_IO_FUSED_SUBMIT_IO));
 	ASSERT_EQ(REQ_SIZE, request_finish(self, REQ_SIZE));
-	EXPECT_EQ(REQ_SIZE, check_pattern(self->data, REQ_SIZE, SEED));
+	EXPECT_EQ(REQ_SIZE, check_pattern(self->dev.data, REQ_SIZE, SEED));
 }
 
 /* The server goes away with a member in flight: an error, and no hang */
@@ -853,11 +651,7 @@ static void server_gone(struct __test_metadata *_metadata,
 	set_rw(m[1], IORING_OP_READ, self->file, 1, REQ_SIZE - 1, 1);
 	ASSERT_EQ(0, submit(self));
 	linger(self, 50);
-	munmap((void *)self->iod, page_size());
-	self->iod = NULL;
-	ring_exit(&self->ring);
-	close(self->cdev);
-	self->cdev = -1;
+	ublk_dev_abandon(&self->dev);
 	EXPECT_EQ(-EIO, request_end(self));
 }
 
@@ -881,9 +675,9 @@ TEST(without_flag)
 	start(_metadata, self, 0, UBLK_F_SUPPORT_ZERO_COPY);
 	ASSERT_EQ(0, request_begin(self, CLIENT_READ));
 	fused_req(self, 1, m);
-	EXPECT_EQ(-EOPNOTSUPP, ring_run(&self->ring));
+	EXPECT_EQ(-EOPNOTSUPP, ring_run(&self->dev.ring));
 	fused_commit(self, 1, m);
-	EXPECT_EQ(-EOPNOTSUPP, ring_run(&self->ring));
+	EXPECT_EQ(-EOPNOTSUPP, ring_run(&self->dev.ring));
 	EXPECT_EQ(REQ_SIZE, request_finish(self, REQ_SIZE));
 	stop(self);
 }
@@ -897,7 +691,7 @@ TEST(commit_auto_buf)
 
 	start(_metadata, self, 0, UBLK_F_FUSED_CMD | UBLK_F_AUTO_BUF_REG);
 	fused_commit(self, 1, m);
-	EXPECT_EQ(-EOPNOTSUPP, ring_run(&self->ring));
+	EXPECT_EQ(-EOPNOTSUPP, ring_run(&self->dev.ring));
 	stop(self);
 }
 
@@ -912,8 +706,8 @@ FIXTURE_SETUP(verified)
 	start(_metadata, &self->s, IORING_SETUP_DEFER_TASKRUN |
 	      IORING_SETUP_SINGLE_ISSUER,
 	      UBLK_F_FUSED_CMD | UBLK_F_UNPRIVILEGED_DEV);
-	if (self->s.data)
-		memset(self->s.data, POISON, REQ_SIZE);
+	if (self->s.dev.data)
+		memset(self->s.dev.data, POISON, REQ_SIZE);
 }
 
 FIXTURE_TEARDOWN(verified)
@@ -927,15 +721,15 @@ static int fill(struct _test_data_ublk *s, unsigned int off, unsigned int len)
 
 	fused_req(s, 1, m);
 	set_rw(m[0], IORING_OP_READ, s->file, off, len,
-	       (s->iod->start_sector << 9) + off);
-	return ring_run(&s->ring);
+	       (s->dev.iod->start_sector << 9) + off);
+	return ring_run(&s->dev.ring);
 }
 
 /* The rest of the data is asked for, from @off on */
 static bool asked_again(struct _test_data_ublk *s, unsigned int off)
 {
-	return !ring_result(&s->ring) && s->iod->start_sector == off >> 9 &&
-	       s->iod->nr_sectors == (REQ_SIZE - off) >> 9;
+	return !ring_result(&s->dev.ring) && s->dev.iod->start_sector == off >> 9 &&
+	       s->dev.iod->nr_sectors == (REQ_SIZE - off) >> 9;
 }
 
 TEST_F(verified, read)
@@ -947,28 +741,28 @@ TEST_F(verified, read)
 	fused_req(s, 2, m);
 	set_rw(m[0], IORING_OP_READ, s->file, HALF, HALF, HALF);
 	set_rw(m[1], IORING_OP_READ, s->file, 0, HALF, 0);
-	ASSERT_EQ(REQ_SIZE, ring_run(&s->ring));
+	ASSERT_EQ(REQ_SIZE, ring_run(&s->dev.ring));
 	ASSERT_EQ(REQ_SIZE, request_finish(s, REQ_SIZE));
-	ASSERT_EQ(REQ_SIZE, check_pattern(s->data, REQ_SIZE, SEED));
+	ASSERT_EQ(REQ_SIZE, check_pattern(s->dev.data, REQ_SIZE, SEED));
 
 	/* piece by piece, in whatever sizes */
-	memset(s->data, POISON, REQ_SIZE);
+	memset(s->dev.data, POISON, REQ_SIZE);
 	ASSERT_EQ(0, request_begin(s, CLIENT_READ));
 	ASSERT_EQ(1, fill(s, 0, 1));
 	ASSERT_EQ(HALF, fill(s, 1, HALF));
 	ASSERT_EQ(HALF - 1, fill(s, HALF + 1, HALF - 1));
 	ASSERT_EQ(REQ_SIZE, request_finish(s, REQ_SIZE));
-	ASSERT_EQ(REQ_SIZE, check_pattern(s->data, REQ_SIZE, SEED));
+	ASSERT_EQ(REQ_SIZE, check_pattern(s->dev.data, REQ_SIZE, SEED));
 
 	/* and with a command that commits */
-	memset(s->data, POISON, REQ_SIZE);
+	memset(s->dev.data, POISON, REQ_SIZE);
 	ASSERT_EQ(0, request_begin(s, CLIENT_READ));
 	ASSERT_EQ(100, fill(s, 0, 100));
 	fused_commit(s, 1, m);
 	set_rw(m[0], IORING_OP_READ, s->file, 100, REQ_SIZE - 100, 100);
 	ASSERT_EQ(0, submit(s));
 	ASSERT_EQ(REQ_SIZE, request_end(s));
-	EXPECT_EQ(REQ_SIZE, check_pattern(s->data, REQ_SIZE, SEED));
+	EXPECT_EQ(REQ_SIZE, check_pattern(s->dev.data, REQ_SIZE, SEED));
 }
 
 /* Nothing was filled, whatever the server says */
@@ -997,14 +791,14 @@ TEST_F(verified, lies)
 	fused_req(s, 1, m);
 	m[0]->nop_flags = IORING_NOP_INJECT_RESULT;
 	m[0]->len = REQ_SIZE;
-	ASSERT_EQ(REQ_SIZE, ring_run(&s->ring));
+	ASSERT_EQ(REQ_SIZE, ring_run(&s->dev.ring));
 	ASSERT_EQ(-EIO, request_finish(s, REQ_SIZE));
 
 	/* and one whose file has nothing */
 	ASSERT_EQ(0, request_begin(s, CLIENT_READ));
 	fused_req(s, 1, m);
 	set_rw(m[0], IORING_OP_READ, s->file, 0, REQ_SIZE, REQ_SIZE);
-	ASSERT_EQ(0, ring_run(&s->ring));
+	ASSERT_EQ(0, ring_run(&s->dev.ring));
 	ASSERT_EQ(-EIO, request_finish(s, REQ_SIZE));
 
 	/* data without its start, or less than a block of it */
@@ -1037,7 +831,7 @@ TEST_F(verified, part)
 	ASSERT_TRUE(asked_again(s, HALF + 4608));
 	ASSERT_EQ(HALF - 4608, fill(s, 0, HALF - 4608));
 	ASSERT_EQ(REQ_SIZE, request_finish(s, HALF - 4608));
-	EXPECT_EQ(REQ_SIZE, check_pattern(s->data, REQ_SIZE, SEED));
+	EXPECT_EQ(REQ_SIZE, check_pattern(s->dev.data, REQ_SIZE, SEED));
 }
 
 TEST_F(verified, write)
@@ -1045,20 +839,20 @@ TEST_F(verified, write)
 	struct _test_data_ublk *s = &self->s;
 	struct io_uring_sqe *m[1];
 
-	fill_pattern(s->data, REQ_SIZE, SEED + 1);
+	fill_pattern(s->dev.data, REQ_SIZE, SEED + 1);
 	ASSERT_EQ(0, request_begin(s, CLIENT_WRITE));
 	fused_req(s, 1, m);
 	set_rw(m[0], IORING_OP_WRITE, s->file, 0, HALF, 0);
-	ASSERT_EQ(HALF, ring_run(&s->ring));
+	ASSERT_EQ(HALF, ring_run(&s->dev.ring));
 	ASSERT_EQ(0, request_commit(s, HALF));
 	ASSERT_TRUE(asked_again(s, HALF));
 	fused_req(s, 1, m);
 	set_rw(m[0], IORING_OP_WRITE, s->file, 0, HALF, HALF);
-	ASSERT_EQ(HALF, ring_run(&s->ring));
+	ASSERT_EQ(HALF, ring_run(&s->dev.ring));
 	ASSERT_EQ(REQ_SIZE, request_finish(s, HALF));
-	memset(s->data, POISON, REQ_SIZE);
-	ASSERT_EQ(REQ_SIZE, pread(s->file, s->data, REQ_SIZE, 0));
-	EXPECT_EQ(REQ_SIZE, check_pattern(s->data, REQ_SIZE, SEED + 1));
+	memset(s->dev.data, POISON, REQ_SIZE);
+	ASSERT_EQ(REQ_SIZE, pread(s->file, s->dev.data, REQ_SIZE, 0));
+	EXPECT_EQ(REQ_SIZE, check_pattern(s->dev.data, REQ_SIZE, SEED + 1));
 
 	ASSERT_EQ(0, request_begin(s, CLIENT_FLUSH));
 	ASSERT_EQ(0, request_finish(s, 0));
@@ -1079,15 +873,15 @@ TEST_F(verified, busy)
 	ASSERT_EQ(-EBUSY, fill(s, 1, 1));
 	ASSERT_EQ(-EINVAL, in_other_task(s, UBLK_U_IO_FUSED_SUBMIT_IO));
 	fused_commit(s, 1, m);
-	ASSERT_EQ(-EBUSY, ring_run(&s->ring));
-	io_cmd(&s->ring, s->cdev, UBLK_U_IO_COMMIT_AND_FETCH_REQ, REQ_SIZE);
-	ASSERT_EQ(-EBUSY, ring_run(&s->ring));
-	ASSERT_EQ(NOT_YET, __atomic_load_n(&s->moved, __ATOMIC_ACQUIRE));
+	ASSERT_EQ(-EBUSY, ring_run(&s->dev.ring));
+	ublk_io_cmd(&s->dev, UBLK_U_IO_COMMIT_AND_FETCH_REQ, REQ_SIZE);
+	ASSERT_EQ(-EBUSY, ring_run(&s->dev.ring));
+	ASSERT_EQ(NOT_YET, __atomic_load_n(&s->dev.moved, __ATOMIC_ACQUIRE));
 	ASSERT_EQ(1, write(s->pipe[1], &byte, 1));
-	ASSERT_EQ(1, ring_result(&s->ring));
+	ASSERT_EQ(1, ring_result(&s->dev.ring));
 	ASSERT_EQ(REQ_SIZE - 1, fill(s, 1, REQ_SIZE - 1));
 	ASSERT_EQ(REQ_SIZE, request_finish(s, REQ_SIZE));
-	EXPECT_EQ(REQ_SIZE, check_pattern(s->data, REQ_SIZE, SEED));
+	EXPECT_EQ(REQ_SIZE, check_pattern(s->dev.data, REQ_SIZE, SEED));
 }
 
 /* The other ways without a copy have to trust the server */
@@ -1113,8 +907,8 @@ TEST(unprivileged)
 		};
 
 		ASSERT_EQ(0, seteuid(NOBODY));
-		ret = ctrl(&r, fd, UBLK_U_CMD_ADD_DEV, -1, &info, sizeof(info),
-			   0);
+		ret = ublk_ctrl(&r, fd, UBLK_U_CMD_ADD_DEV, -1, &info,
+				sizeof(info), 0, 0);
 		ASSERT_EQ(0, seteuid(0));
 		EXPECT_EQ(-EINVAL, ret);
 	}

@@ -13,7 +13,9 @@
  * for its reply a RECV is in flight, and none is when the connection is idle.
  *
  * A request is done when it has been sent and its reply has been received,
- * which is seen in either order.
+ * which is seen in either order. With --fused_commit it is the kernel that
+ * completes a read, along with the RECV of its data, unless it isn't seen to be
+ * sent by then. A write is done with its reply, not with its data.
  *
  * There is no way to tell where in the stream one is once anything went wrong.
  * So any error of a SEND or a RECV, and any reply that makes no sense, is the
@@ -77,7 +79,10 @@ struct nbd_io {
 	bool active;		/* from being queued to being done */
 	bool sent;
 	bool replied;
-	int res;		/* once replied, or while the buffer is unregistered */
+	bool committing;	/* the RECV of its data completes it */
+	int res;		/* once replied, or while the buffer is unregistered; or
+				 * how much is to be committed
+				 */
 };
 
 struct nbd_conn {
@@ -173,10 +178,12 @@ static void nbd_use_data(struct ublk_thread *t, struct ublk_queue *q, int tag,
 
 /*
  * An SQE for a SEND or a RECV of a request's data, and the one whose CQE tells of
- * it. That is the command, if data is lent.
+ * it. That is the command, if data is lent, unless its CQE is that of the next
+ * request because it is to @commit this one.
  */
 static struct io_uring_sqe *nbd_get_data_sqe(struct ublk_thread *t, struct ublk_queue *q,
-					     int tag, struct io_uring_sqe **teller)
+					     int tag, bool commit,
+					     struct io_uring_sqe **teller)
 {
 	struct io_uring_sqe *sqe[1];
 
@@ -184,7 +191,13 @@ static struct io_uring_sqe *nbd_get_data_sqe(struct ublk_thread *t, struct ublk_
 		*teller = nbd_get_sqe(t);
 		return *teller;
 	}
+	if (!commit)
+		ublk_get_io(q, tag)->flags |= UBLKS_IO_NO_FUSED_COMMIT;
 	*teller = ublk_io_alloc_fused(t, q, tag, sqe, 1);
+	if (ublk_io_fused_commit(q, tag)) {
+		(*teller)->fused_flags = 0;
+		*teller = sqe[0];
+	}
 	t->io_inflight++;
 	return sqe[0];
 }
@@ -293,7 +306,7 @@ static void nbd_send(struct ublk_thread *t, struct ublk_queue *q)
 		}
 	}
 	if (linked || conn->sent >= header) {
-		sqe = nbd_get_data_sqe(t, q, tag, &teller);
+		sqe = nbd_get_data_sqe(t, q, tag, false, &teller);
 		if (nbd_of(q)->send_zc)
 			io_uring_prep_send_zc(sqe, conn->fd, NULL, header + len - conn->sent,
 					      MSG_NOSIGNAL | MSG_WAITALL, 0);
@@ -335,6 +348,7 @@ static void nbd_recv(struct ublk_thread *t, struct ublk_queue *q)
 	struct nbd_conn *conn = nbd_conn_of(q);
 	const unsigned int header = sizeof(conn->reply);
 	struct io_uring_sqe *sqe, *teller;
+	struct nbd_io *nio;
 	unsigned int len;
 
 	if (conn->receiving || !conn->nr_waiting)
@@ -347,7 +361,13 @@ static void nbd_recv(struct ublk_thread *t, struct ublk_queue *q)
 				   header - conn->received, MSG_WAITALL);
 	} else {
 		len = nbd_data_len(q, conn->reply_tag, UBLK_IO_OP_READ);
-		sqe = nbd_get_data_sqe(t, q, conn->reply_tag, &teller);
+		nio = &conn->ios[conn->reply_tag];
+		sqe = nbd_get_data_sqe(t, q, conn->reply_tag,
+				       nio->sent && conn->received == header, &teller);
+		if (ublk_io_fused_commit(q, conn->reply_tag)) {
+			nio->committing = true;
+			nio->res = len;
+		}
 		io_uring_prep_recv(sqe, conn->fd, NULL, header + len - conn->received,
 				   MSG_WAITALL);
 		nbd_use_data(t, q, conn->reply_tag, sqe, conn->received - header);
@@ -392,6 +412,28 @@ static int nbd_reply_tag(const struct nbd_conn *conn, const struct ublk_queue *q
 	return tag;
 }
 
+/*
+ * The RECV of a request's data that was to complete it. If it hasn't, for which
+ * it takes a connection that is lost, the command says so: the request, or what
+ * is left of it, is coming again.
+ */
+static void nbd_received_last(struct ublk_thread *t, struct ublk_queue *q, int tag, int res)
+{
+	struct nbd_conn *conn = nbd_conn_of(q);
+	struct nbd_io *nio = &conn->ios[tag];
+
+	nio->active = false;
+	nio->committing = false;
+	conn->nr_waiting--;
+	/* the request of this tag may be the next one by now, so not its length */
+	if (conn->dead || res != nio->res) {
+		nbd_fail(t, q, nbd_why(res < 0 ? res : 0));
+		return;
+	}
+	conn->received = 0;
+	nbd_recv(t, q);
+}
+
 static void nbd_received(struct ublk_thread *t, struct ublk_queue *q, int res)
 {
 	struct nbd_conn *conn = nbd_conn_of(q);
@@ -402,6 +444,10 @@ static void nbd_received(struct ublk_thread *t, struct ublk_queue *q, int res)
 	int tag;
 
 	conn->receiving = false;
+	if (conn->received >= header && conn->ios[conn->reply_tag].committing) {
+		nbd_received_last(t, q, conn->reply_tag, res);
+		return;
+	}
 	if (conn->dead || res <= 0) {
 		nbd_fail(t, q, nbd_why(res));
 		return;
@@ -487,6 +533,11 @@ static int ublk_nbd_queue_io(struct ublk_thread *t, struct ublk_queue *q, int ta
 {
 	const struct ublksrv_io_desc *iod = ublk_get_iod(q, tag);
 
+	/* the command was to commit and failed without a RECV, for lack of memory */
+	if (nbd_conn_of(q)->ios[tag].committing) {
+		t->io_inflight--;
+		nbd_received(t, q, -ENOMEM);
+	}
 	switch (ublksrv_get_op(iod)) {
 	case UBLK_IO_OP_READ:
 	case UBLK_IO_OP_WRITE:
@@ -820,11 +871,6 @@ static int ublk_nbd_tgt_init(const struct dev_ctx *ctx, struct ublk_dev *dev)
 	}
 	if (ctx->metadata_size) {
 		ublk_err("%s: integrity not supported\n", __func__);
-		return -EINVAL;
-	}
-	if (ctx->fused_commit) {
-		ublk_err("%s: a request is done with its reply, not with its data\n",
-			 __func__);
 		return -EINVAL;
 	}
 	if (ctx->nbd.send_zc && !(info->flags & UBLK_F_FUSED_CMD)) {

@@ -40,7 +40,8 @@ _test_modes _nbd_test "-z $NBD_TCP" "--auto_zc $NBD_UNIX" "-u $NBD_TCP" "-g $NBD
 	    "--batch $NBD_TCP" "--batch --auto_zc $NBD_TCP" "-d 1 $NBD_UNIX" \
 	    "-z -d 3 $NBD_UNIX" "-z --no_ublk_fixed_fd $NBD_TCP" \
 	    "--fused $NBD_TCP" "--fused -d 1 $NBD_UNIX" "--fused --batch $NBD_UNIX" \
-	    "--fused --nbd_send_zc 1 $NBD_TCP"
+	    "--fused --nbd_send_zc 1 $NBD_TCP" "--fused_commit $NBD_TCP" \
+	    "--fused_commit -d 1 $NBD_UNIX"
 
 _cleanup_test
 _show_result "$TID" $ERR_CODE

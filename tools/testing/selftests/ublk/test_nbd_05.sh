@@ -48,7 +48,8 @@ _need_features ZERO_COPY AUTO_BUF_REG USER_COPY FUSED_CMD
 _prep_test "nbd" "the server is killed, nothing hangs"
 
 _test_modes _nbd_test "-KILL" "-STOP" "-KILL -z" "-STOP -z" "-KILL --auto_zc" "-STOP --auto_zc" \
-	    "-STOP -u" "-STOP --batch" "-KILL --fused" "-STOP --fused"
+	    "-STOP -u" "-STOP --batch" "-KILL --fused" "-STOP --fused" \
+	    "-KILL --fused_commit" "-STOP --fused_commit"
 
 _cleanup_test
 _show_result "$TID" $ERR_CODE

@@ -118,7 +118,7 @@ _run() {
 	fi
 }
 
-for mode in "-g" -z --auto_zc -u --fused; do
+for mode in "-g" -z --auto_zc -u --fused --fused_commit; do
 	_run _reorder_test "$mode"
 	_run _errors_test "$mode"
 	for kind in magic cookie twice half stall; do
@@ -133,7 +133,6 @@ _run _refused_test log --nbd_unix "$SOCK" "${UBLK_BACKFILES[0]}"
 _run _refused_test log --per_io_tasks --nbd_unix "$SOCK"
 _run _refused_test log --shmem_zc --nbd_unix "$SOCK"
 _run _refused_test log -z --auto_zc --auto_zc_fallback --nbd_unix "$SOCK"
-_run _refused_test log --fused_commit --nbd_unix "$SOCK"
 _run _refused_test log -z --nbd_send_zc 1 --nbd_unix "$SOCK"
 _run _refused_test log -u --metadata_size 8 --nbd_unix "$SOCK"
 
