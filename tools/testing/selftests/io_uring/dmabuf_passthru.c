@@ -7,8 +7,6 @@
  * overwritten. It has blocks of 512 bytes. What it holds is prepared and checked
  * by plain pread and pwrite of the block device.
  */
-#include <linux/nvme_ioctl.h>
-
 #include "iou_dmabuf_move.h"
 #include "kselftest_harness.h"
 
@@ -51,24 +49,13 @@ FIXTURE_VARIANT_ADD(cmd, iowq) {
 
 FIXTURE_SETUP(cmd)
 {
-	const char *path = getenv("IO_URING_TEST_DRIVE");
 	size_t size = PAGES * page_size();
-	char name[64];
 	int ret;
 
-	self->fd = -1;
-	self->ng = -1;
-	if (!path || sscanf(path, "/dev/nvme%40s", name) != 1)
+	ret = nvme_open(&self->fd, &self->ng, &self->nsid);
+	if (ret == -EINVAL)
 		SKIP(return, "IO_URING_TEST_DRIVE isn't /dev/nvme...");
-	self->fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
-	ASSERT_LE(0, self->fd);
-	memmove(name + 7, name, strlen(name) + 1);
-	memcpy(name, "/dev/ng", 7);
-	self->ng = open(name, O_RDWR | O_CLOEXEC);
-	ASSERT_LE(0, self->ng);
-	self->nsid = ioctl(self->ng, NVME_IOCTL_ID);
-	ASSERT_LT(0, (int)self->nsid);
-
+	ASSERT_EQ(0, ret);
 	ret = ring_init(&self->ring, RING_ENTRIES, variant->type.setup |
 			IORING_SETUP_SQE_MIXED | IORING_SETUP_CQE_MIXED);
 	if (ret && ring_unavailable())

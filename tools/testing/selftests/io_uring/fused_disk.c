@@ -7,8 +7,6 @@
  * 4 MiB are overwritten. It has blocks of 512 bytes. All drives are prepared and
  * checked by plain pread and pwrite, and the lent memory by mapping it.
  */
-#include <linux/nvme_ioctl.h>
-
 #include "iou_dmabuf.h"
 #include "iou_fused.h"
 #include "kselftest_harness.h"
@@ -290,26 +288,19 @@ FIXTURE_VARIANT_ADD(passthru, iowq) {
 
 FIXTURE_SETUP(passthru)
 {
-	const char *path = getenv("IO_URING_TEST_DRIVE");
-	char name[64];
 	struct ring r;
+	int ret;
 
 	self->p.fd = -1;
 	self->ng = -1;
 	if (!SETUP_RING(&r, 8, 0, IORING_OP_FUSED_CMD))
 		return;
 	ring_exit(&r);
-	if (!path || sscanf(path, "/dev/nvme%40s", name) != 1)
+	ret = nvme_open(&self->p.fd, &self->ng, &self->nsid);
+	if (ret == -EINVAL)
 		SKIP(return, "IO_URING_TEST_DRIVE isn't /dev/nvme...");
-	self->p.fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
-	ASSERT_LE(0, self->p.fd);
+	ASSERT_EQ(0, ret);
 	self->blocks = lseek(self->p.fd, 0, SEEK_END) / BLOCK;
-	memmove(name + 7, name, strlen(name) + 1);
-	memcpy(name, "/dev/ng", 7);
-	self->ng = open(name, O_RDWR | O_CLOEXEC);
-	ASSERT_LE(0, self->ng);
-	self->nsid = ioctl(self->ng, NVME_IOCTL_ID);
-	ASSERT_LT(0, (int)self->nsid);
 	ASSERT_EQ(0, place_init(&self->p, variant->setup |
 				IORING_SETUP_CQE_MIXED));
 	ASSERT_EQ(0, place_fill(&self->p));

@@ -12,6 +12,7 @@
 
 #include <linux/dma-buf.h>
 #include <linux/dma-heap.h>
+#include <linux/nvme_ioctl.h>
 #include <linux/udmabuf.h>
 #include <stdarg.h>
 #include <sys/mount.h>
@@ -268,6 +269,35 @@ static inline int disk_write(struct disk *d, const void *buf, size_t len,
 static inline int disk_read(struct disk *d, void *buf, size_t len, off_t pos)
 {
 	return disk_rw(d->fd, buf, len, pos, false);
+}
+
+/*
+ * The namespace that IO_URING_TEST_DRIVE names: its block device, the character
+ * device that passes commands through, and its number. 0 or -errno, -EINVAL if
+ * it isn't one of NVMe. An fd that isn't open is -1.
+ */
+static inline int nvme_open(int *fd, int *ng, unsigned int *nsid)
+{
+	const char *path = getenv("IO_URING_TEST_DRIVE");
+	char name[64];
+	int ret;
+
+	*fd = -1;
+	*ng = -1;
+	if (!path || sscanf(path, "/dev/nvme%40s", name + 7) != 1)
+		return -EINVAL;
+	memcpy(name, "/dev/ng", 7);
+	*fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
+	if (*fd < 0)
+		return -errno;
+	*ng = open(name, O_RDWR | O_CLOEXEC);
+	if (*ng < 0)
+		return -errno;
+	ret = ioctl(*ng, NVME_IOCTL_ID);
+	if (ret < 0)
+		return -errno;
+	*nsid = ret;
+	return 0;
 }
 
 /* ---------------------------------------------------------------- dma-bufs */
