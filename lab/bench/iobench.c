@@ -571,6 +571,21 @@ static void tcp_pair(int fds[2])
 	close(listener);
 }
 
+/* A ring, and a connection between the two of @fds. */
+static void tcp_init(struct io_uring *ring, int fds[2])
+{
+	tcp_pair(fds);
+	ring_init(ring, 8, IORING_SETUP_SINGLE_ISSUER |
+			   IORING_SETUP_DEFER_TASKRUN);
+}
+
+static void tcp_exit(struct io_uring *ring, int fds[2])
+{
+	io_uring_queue_exit(ring);
+	close(fds[0]);
+	close(fds[1]);
+}
+
 /* SEND or SEND_ZC of 1 KiB by the ring, read by plain recv(). */
 static void bench_send(const char *name, bool zc)
 {
@@ -580,9 +595,7 @@ static void bench_send(const char *name, bool zc)
 	double start = 0;
 	int fds[2];
 
-	tcp_pair(fds);
-	ring_init(&ring, 8, IORING_SETUP_SINGLE_ISSUER |
-			    IORING_SETUP_DEFER_TASKRUN);
+	tcp_init(&ring, fds);
 	for (unsigned int r = 0; r < 2 * rounds; r++) {
 		struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
 
@@ -601,9 +614,7 @@ static void bench_send(const char *name, bool zc)
 			reap(&ring, 1, 0);
 	}
 	printf("%s %.1f\n", name, (now() - start) / rounds);
-	io_uring_queue_exit(&ring);
-	close(fds[0]);
-	close(fds[1]);
+	tcp_exit(&ring, fds);
 }
 
 /* A command that is done at once: how much a socket has to read. */
@@ -614,9 +625,7 @@ static void bench_cmd(void)
 	double start = 0;
 	int fds[2];
 
-	tcp_pair(fds);
-	ring_init(&ring, 8, IORING_SETUP_SINGLE_ISSUER |
-			    IORING_SETUP_DEFER_TASKRUN);
+	tcp_init(&ring, fds);
 	for (unsigned int r = 0; r < 2 * rounds; r++) {
 		struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
 
@@ -627,9 +636,7 @@ static void bench_cmd(void)
 		reap(&ring, 1, 0);
 	}
 	printf("uring_cmd %.1f\n", (now() - start) / rounds);
-	io_uring_queue_exit(&ring);
-	close(fds[0]);
-	close(fds[1]);
+	tcp_exit(&ring, fds);
 }
 
 enum { HOP_NONE, HOP_NOP, HOP_IMM };
