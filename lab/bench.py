@@ -55,8 +55,8 @@ CALLS = {
 }
 # Ublk servers: what they serve, how they get at the data, and what is said about it
 UBLK_TARGETS = {
-    "null": "null, which moves nothing", "loop": "loop on a file in tmpfs",
-    "brd": "loop on a RAM disk, with O_DIRECT", "stripe": "stripe over 4 files in tmpfs",
+    "null": "null, which moves nothing", "loop": "loop on a file in ramfs",
+    "brd": "loop on a RAM disk, with O_DIRECT", "stripe": "stripe over 4 files in ramfs",
     "nbd": "nbd, nbd-server on a Unix socket",
 }
 UBLK_MODES = ("copy", "get_data", "user_copy", "registered", "auto_buf_reg", "fused",

@@ -191,7 +191,7 @@ $ {UBLK_BENCH}
         lab.say(f"  {mode:<13} | {costs[0]:>8,.0f}    {costs[1]:>8,.0f}  |   {shares[0]:.2f}     "
                 f"{shares[1]:.2f}    |   {cqes[0]:.2f}    {cqes[1]:.2f}")
     lab.say("""
-  loop on a file in tmpfs; client, server and kernel together, 16 requests at a time; a copy
+  loop on a file in ramfs; client, server and kernel together, 16 requests at a time; a copy
   takes an instruction for 8 bytes here, and memory's bandwidth is not in it""")
     splat = lab.splat("".join(log))
     if splat:

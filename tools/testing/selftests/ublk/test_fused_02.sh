@@ -7,10 +7,11 @@ ERR_CODE=0
 
 # The file has what the device has, whoever reads or writes it
 _loop_test() {
-	local file=${UBLK_BACKFILES[1]}
-	local dev_id
+	local file dev_id
 
 	_create_backfile 0 32M
+	_create_backfile 1 32M
+	file=${UBLK_BACKFILES[1]}
 	_create_pattern "${UBLK_BACKFILES[0]}" a 32
 
 	dev_id=$(_add_ublk_dev -q 2 -t loop "$@" "${UBLK_BACKFILES[0]}")
@@ -37,6 +38,17 @@ _loop_test() {
 	_ublk_del_dev "${dev_id}"
 }
 
+# The file system has no direct I/O
+_ramfs_test() {
+	local dir
+
+	dir=$(_create_tmp_dir)
+	mount -t ramfs none "$dir" || return
+	UBLK_TEST_DIR=$dir _loop_test "$@" || return
+	rm "${UBLK_BACKFILES[0]}" "${UBLK_BACKFILES[1]}"
+	umount "$dir" && _remove_tmp_dir "$dir"
+}
+
 if ! _have_program fio; then
 	exit "$UBLK_SKIP_CODE"
 fi
@@ -44,13 +56,11 @@ _need_features FUSED_CMD BATCH_IO PER_IO_DAEMON
 
 _prep_test "loop" "fused commands, write and verify"
 
-_create_backfile 0 32M
-_create_backfile 1 32M
-
 _test_modes _loop_test --fused "--fused --batch" \
 	    "--fused --per_io_tasks --nthreads 3" \
 	    "--fused --no_ublk_fixed_fd" --fused_commit \
 	    "--fused_commit --per_io_tasks --nthreads 3"
+_test_modes _ramfs_test --fused --fused_commit
 
 _cleanup_test
 _show_result "$TID" $ERR_CODE
