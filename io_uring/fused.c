@@ -238,10 +238,13 @@ void io_fused_add(struct io_kiocb *req, const struct io_uring_sqe *sqe)
 	/* what is deferred is the command */
 	if (!(copy.flags & IOSQE_ASYNC))
 		member->flags &= ~REQ_F_FORCE_ASYNC;
-	member->flags |= REQ_F_FUSED;
+	/* the last one completes the command as well, and what follows it */
+	member->flags |= REQ_F_FUSED | REQ_F_POLL_NO_LAZY;
+	notif = io_send_zc_notif(member);
+	if (notif)
+		notif->flags |= REQ_F_POLL_NO_LAZY;
 	if (ioucmd->flags & IORING_FUSED_ONE_CQE) {
 		member->flags |= IO_FUSED_QUIET;
-		notif = io_send_zc_notif(member);
 		if (notif)
 			notif->flags |= REQ_F_CQE_SKIP;
 	}
@@ -311,7 +314,8 @@ int io_fused_prep(struct io_kiocb *req, const struct io_uring_sqe *sqe)
 	ac = io_uring_alloc_async_data(&req->ctx->cmd_cache, req);
 	if (!ac)
 		return -ENOMEM;
-	req->flags |= REQ_F_NEED_CLEANUP;
+	/* what it starts may complete at once, and it may be queued lazily */
+	req->flags |= REQ_F_NEED_CLEANUP | REQ_F_POLL_NO_LAZY;
 
 	if (nr == 1)
 		f = io_cache_alloc(&req->ctx->fused_cache, GFP_KERNEL_ACCOUNT);
@@ -350,6 +354,12 @@ int io_fused_cmd(struct io_kiocb *req, unsigned int issue_flags)
 	ret = security_uring_cmd(ioucmd);
 	if (ret)
 		return ret;
+
+	/* may be cancelled from here on. It may have been here before. */
+	io_ring_submit_lock(req->ctx, issue_flags);
+	if (hlist_unhashed(&ioucmd->fused->node))
+		hlist_add_head(&ioucmd->fused->node, &req->ctx->fused_list);
+	io_ring_submit_unlock(req->ctx, issue_flags);
 	if (io_is_compat(req->ctx))
 		issue_flags |= IO_URING_F_COMPAT;
 
@@ -406,6 +416,7 @@ static void io_fused_free(struct io_uring_cmd *ioucmd)
 
 	if (!f)
 		return;
+	hlist_del_init(&f->node);
 	for (i = 0; i < f->nr; i++) {
 		WARN_ON_ONCE(f->members[i].req);
 		kfree(f->members[i].iov);
@@ -473,6 +484,12 @@ unsigned int io_fused_nr(struct io_kiocb *req)
 	return nr;
 }
 
+static bool io_fused_has_range(const struct io_mapped_ubuf *imu, u64 off,
+			       u64 len)
+{
+	return off <= imu->len && len <= imu->len - off;
+}
+
 /* Zero @len bytes but for the first @done, that a member was to fill in */
 static void io_fused_zero_range(struct io_fused_member *m,
 				struct io_mapped_ubuf *imu, u64 off, u64 len,
@@ -480,9 +497,8 @@ static void io_fused_zero_range(struct io_fused_member *m,
 {
 	struct iov_iter iter;
 
-	if (!(imu->dir & IO_BUF_DEST) || done >= len)
-		return;
-	if (off > imu->len || len > imu->len - off)
+	if (!(imu->dir & IO_BUF_DEST) || done >= len ||
+	    !io_fused_has_range(imu, off, len))
 		return;
 	iov_iter_bvec(&iter, ITER_DEST, imu->bvec, imu->nr_bvecs, imu->len);
 	iov_iter_advance(&iter, off + done);
@@ -496,11 +512,20 @@ static void io_fused_zero_range(struct io_fused_member *m,
  */
 static void io_fused_zero(struct io_fused_member *m, struct io_mapped_ubuf *imu)
 {
-	u64 done = max(m->res, 0);
+	u64 done = max(m->res, 0), len = 0;
 	unsigned int i;
 
 	if (!m->iov) {
 		io_fused_zero_range(m, imu, m->off, m->len, done);
+		return;
+	}
+	for (i = 0; i < m->len; i++)
+		if (io_fused_has_range(imu, (uintptr_t)m->iov[i].iov_base,
+				       m->iov[i].iov_len))
+			len += m->iov[i].iov_len;
+	/* they overlap, and there may be many: all of it, and that once */
+	if (len > imu->len && done < len) {
+		io_fused_zero_range(m, imu, 0, imu->len, 0);
 		return;
 	}
 	for (i = 0; i < m->len; i++) {
@@ -534,6 +559,14 @@ void io_fused_note(struct io_kiocb *member)
 	m = &f->members[member->buf_index];
 	m->req = NULL;
 	m->res = member->cqe.res;
+	/*
+	 * What that means only its driver knows: for NVMe, that it failed. It
+	 * isn't for those who don't see the member's CQE to take as success.
+	 */
+	if (member->opcode == IORING_OP_URING_CMD && m->res > 0 &&
+	    (f->done || io_kiocb_to_cmd(f->req, struct io_uring_cmd)->flags &
+			IORING_FUSED_ONE_CQE))
+		m->res = -EIO;
 	/* REQ_F_FAIL isn't for those that are polled */
 	m->failed = (member->flags & REQ_F_FAIL) || m->res < 0;
 	if (m->dest)
@@ -691,7 +724,7 @@ static void io_fused_release(void *priv)
 {
 	struct io_fused *f = priv;
 
-	hlist_del(&f->node);
+	hlist_del_init(&f->node);
 
 	f->release(f->priv);
 	f->req->io_task_work.func = f->done ? io_fused_done_tw :
@@ -779,12 +812,14 @@ static int io_fused_cancel_members(struct io_fused *f)
  * @cd:		what to cancel, may be met by commands
  *
  * A command that was lent its buffer waits for the members, so these are
- * cancelled. It completes when they have, with their error.
+ * cancelled. It completes when they have, with their error. One that wasn't yet
+ * has them cancelled as soon as it is.
  *
  * Context: ->uring_lock is held.
  *
- * Return: 0; -EALREADY if members run in io-wq, which was told; -ENOENT if there
- * is no such command, or none of its members can be cancelled.
+ * Return: 0; -EALREADY if members run in io-wq, which was told, or have to wait
+ * for the driver first; -ENOENT if there is no such command, or none of its
+ * members can be cancelled.
  */
 int io_fused_cancel(struct io_cancel_data *cd)
 {
@@ -794,6 +829,11 @@ int io_fused_cancel(struct io_cancel_data *cd)
 	hlist_for_each_entry(f, &cd->ctx->fused_list, node) {
 		if (!io_cancel_req_match(f->req, cd))
 			continue;
+		if (!f->lent) {
+			/* or the members are cancelled when they would start */
+			f->canceled = true;
+			return io_cancel_req(f->req) ? -EALREADY : 0;
+		}
 		ret = io_fused_cancel_members(f);
 		if (ret != -ENOENT)
 			return ret;
@@ -816,6 +856,8 @@ void io_fused_show_fdinfo(struct seq_file *m, struct io_ring_ctx *ctx)
 	hlist_for_each_entry(f, &ctx->fused_list, node) {
 		unsigned int left = 0;
 
+		if (!f->lent)
+			continue;
 		for (i = 0; i < f->nr; i++)
 			left += !!f->members[i].req;
 		seq_printf(m, "  user_data=%llu, members=%u, left=%u\n",
@@ -836,7 +878,6 @@ static void io_fused_start(struct io_uring_cmd *ioucmd,
 	f->priv = priv;
 	f->done = done;
 	f->lent = true;
-	hlist_add_head(&f->node, &f->req->ctx->fused_list);
 	for (i = 0; i < f->nr; i++) {
 		struct io_kiocb *member = f->members[i].req;
 

@@ -57,7 +57,8 @@ struct io_fused_member {
  * @err:	why the command can't be issued, or 0
  * @lent:	the driver has lent the buffer
  * @canceled:	members that aren't started yet are not to be
- * @node:	in ctx->fused_list, while the buffer is lent
+ * @node:	in ctx->fused_list, from its issue until the buffer isn't lent any
+ *		more
  * @nr:		members that were prepared so far
  * @nr_members:	members that there are to be
  * @members:	the members. Once started, one finds its own by req->buf_index,

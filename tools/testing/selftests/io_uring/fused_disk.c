@@ -412,6 +412,11 @@ TEST_F(passthru, refused)
 	lend(p, DEST, 2);
 	nvme_member(self, variant, NVME_READ, 0, BLOCK, self->blocks);
 	EXPECT_EQ(0, nvme_run(p, NVME_LBA_RANGE, 0));
+	/* and no success to those who don't see that one */
+	lend(p, DEST, 2)->fused_flags = IORING_FUSED_ONE_CQE;
+	nvme_member(self, variant, NVME_READ, 0, BLOCK, self->blocks);
+	ASSERT_LE(0, ring_submit(&p->ring));
+	EXPECT_EQ(0, next_is(p, UD_CMD, -EIO));
 	EXPECT_TRUE(all_bytes(p->lender.mem, POISON, MEM));
 	EXPECT_TRUE(place_returned(p));
 }

@@ -454,6 +454,22 @@ static void write_is_cut(struct _test_data_ublk *self, struct io_uring_sqe **m)
 }
 
 /* The server is told, has the request as before, and can do better */
+/* All is written, but whether the command has done what it was to do isn't known */
+static void command_says_more(struct _test_data_ublk *self,
+			      struct io_uring_sqe **m)
+{
+	static int type;
+
+	set_rw(m[0], IORING_OP_WRITE, self->file, 0, REQ_SIZE, 0);
+	m[1]->opcode = IORING_OP_URING_CMD;
+	m[1]->fd = self->sock[0];
+	m[1]->cmd_op = SOCKET_URING_OP_GETSOCKOPT;
+	m[1]->level = SOL_SOCKET;
+	m[1]->optname = SO_TYPE;
+	m[1]->optval = u64_ptr(&type);
+	m[1]->optlen = sizeof(type);
+}
+
 TEST_F(ublk, commit_fails)
 {
 	static const struct {
@@ -469,6 +485,7 @@ TEST_F(ublk, commit_fails)
 		{ CLIENT_READ, no_file, -EBADF },
 		{ CLIENT_WRITE, write_fails, -EBADF },
 		{ CLIENT_WRITE, write_is_cut, -EIO },
+		{ CLIENT_WRITE, command_says_more, -EIO },
 	};
 	struct io_uring_sqe *m[2];
 	unsigned int i, op;
@@ -800,6 +817,14 @@ TEST_F(verified, lies)
 	set_rw(m[0], IORING_OP_READ, s->file, 0, REQ_SIZE, REQ_SIZE);
 	ASSERT_EQ(0, ring_run(&s->dev.ring));
 	ASSERT_EQ(-EIO, request_finish(s, REQ_SIZE));
+
+	/* nor what a commit that has failed has zeroed */
+	ASSERT_EQ(0, request_begin(s, CLIENT_READ));
+	ASSERT_EQ(HALF, fill(s, 0, HALF));
+	fused_commit(s, 1, m);
+	set_rw(m[0], IORING_OP_READ, -1, 0, REQ_SIZE, 0);
+	ASSERT_EQ(-EBADF, ring_run(&s->dev.ring));
+	ASSERT_EQ(-EIO, request_finish(s, HALF));
 
 	/* data without its start, or less than a block of it */
 	ASSERT_EQ(0, request_begin(s, CLIENT_READ));

@@ -22,9 +22,11 @@ struct lender {
 	struct io_uring_mock_lend_state *state;
 };
 
-static inline int mock_create(unsigned int flags)
+static inline int mock_create(unsigned int flags, __u64 rw_delay_ns)
 {
-	struct io_uring_mock_create mc = { .flags = flags, .file_size = MEM };
+	struct io_uring_mock_create mc = {
+		.flags = flags, .file_size = MEM, .rw_delay_ns = rw_delay_ns,
+	};
 	struct io_uring_sqe *sqe;
 	struct ring r;
 	int fd, ret;
@@ -50,7 +52,7 @@ static inline int mock_create(unsigned int flags)
 
 static inline int lender_init(struct lender *l)
 {
-	l->fd = mock_create(IORING_MOCK_CREATE_F_LEND);
+	l->fd = mock_create(IORING_MOCK_CREATE_F_LEND, 0);
 	if (l->fd < 0)
 		return l->fd;
 	l->mem = mmap(NULL, MEM + page_size(), PROT_READ | PROT_WRITE,

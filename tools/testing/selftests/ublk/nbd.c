@@ -271,6 +271,23 @@ static void nbd_prep_request(struct nbd_conn *conn, const struct ublk_queue *q, 
 	}
 }
 
+/*
+ * A command of two entries can't start in the last one of the ring, and what
+ * fills that one up would end the link to the command. So don't have it there.
+ */
+static void nbd_fill_ring_end(struct ublk_thread *t)
+{
+	struct io_uring_sq *sq = &t->ring.sq;
+	struct io_uring_sqe *sqe;
+
+	if ((sq->sqe_tail & sq->ring_mask) != sq->ring_mask - 1)
+		return;
+	sqe = nbd_get_sqe(t);
+	t->io_inflight--;
+	io_uring_prep_nop(sqe);
+	sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+}
+
 static void nbd_send(struct ublk_thread *t, struct ublk_queue *q)
 {
 	struct nbd_conn *conn = nbd_conn_of(q);
@@ -286,19 +303,21 @@ static void nbd_send(struct ublk_thread *t, struct ublk_queue *q)
 	tag = conn->queued[conn->head];
 	len = nbd_data_len(q, tag, UBLK_IO_OP_WRITE);
 	/* a link can't go across submissions, so there has to be room for both */
-	if (ublk_queue_use_fused(q) && io_uring_sq_space_left(&t->ring) < 5)
+	if (ublk_queue_use_fused(q) && io_uring_sq_space_left(&t->ring) < 6)
 		io_uring_submit(&t->ring);
 	if (conn->sent < header) {
 		if (!conn->sent)
 			nbd_prep_request(conn, q, tag);
 		linked = len && ublk_queue_use_fused(q);
+		if (linked)
+			nbd_fill_ring_end(t);
 		sqe = nbd_get_sqe(t);
 		io_uring_prep_send(sqe, conn->fd, (char *)&conn->request + conn->sent,
 				   header - conn->sent,
 				   MSG_NOSIGNAL | MSG_WAITALL | (len ? MSG_MORE : 0));
 		sqe->user_data = build_user_data(tag, IORING_OP_SEND, 0, q->q_id, 1);
 		if (linked) {
-			/* has a CQE only if it fails, which the command has as well */
+			/* has a CQE only if it fails, and then the command has none */
 			t->io_inflight--;
 			sqe->flags |= IOSQE_IO_LINK | IOSQE_CQE_SKIP_SUCCESS;
 			sqe->user_data = build_user_data(tag, IORING_OP_NOP, 0, q->q_id, 1);
@@ -513,11 +532,11 @@ static void ublk_nbd_io_done(struct ublk_thread *t, struct ublk_queue *q,
 	unsigned int tag = user_data_to_tag(cqe->user_data);
 	unsigned int op = user_data_to_op(cqe->user_data);
 
-	/* a header that wasn't sent, as the one who counts says as well */
-	if (op == IORING_OP_NOP)
-		return;
 	t->io_inflight--;
-	if (op == IORING_OP_SEND)
+	/* a header that wasn't sent, or not all of it, in place of its data */
+	if (op == IORING_OP_NOP)
+		nbd_sent(t, q, cqe->res < 0 ? cqe->res : -EPIPE);
+	else if (op == IORING_OP_SEND)
 		nbd_sent(t, q, cqe->res);
 	else if (op == IORING_OP_RECV)
 		nbd_received(t, q, cqe->res);

@@ -66,11 +66,19 @@ _errors_test() {
 
 # A server that can't be trusted is not listened to
 _break_test() {
+	local load=(--rw=randrw --bsrange=4k-1m --iodepth=32)
+	local mode=$1
 	local ret
 
-	_start "$@" || return
-	timeout 60 fio --name=job --filename=/dev/ublkb"${dev_id}" --direct=1 --rw=randrw \
-		--ioengine=libaio --bsrange=4k-1m --iodepth=32 --runtime=600 --time_based \
+	shift
+	# data has no room left in the socket, and it is the next header that waits
+	if [ "$mode" = full ]; then
+		load=(--rw=randwrite --bs=4k --iodepth=128)
+		mode=stall
+	fi
+	_start "$mode" "$@" || return
+	timeout 60 fio --name=job --filename=/dev/ublkb"${dev_id}" --direct=1 \
+		--ioengine=libaio --runtime=600 --time_based "${load[@]}" \
 		> "$UBLK_TMP" 2>&1
 	ret=$?
 	if [ $ret -eq 0 ] || [ $ret -ge 124 ]; then
@@ -121,7 +129,7 @@ _run() {
 for mode in "-g" -z --auto_zc -u --fused --fused_commit; do
 	_run _reorder_test "$mode"
 	_run _errors_test "$mode"
-	for kind in magic cookie twice half stall; do
+	for kind in magic cookie twice half stall full; do
 		_run _break_test $kind "$mode"
 	done
 done
