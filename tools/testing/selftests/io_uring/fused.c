@@ -1161,6 +1161,19 @@ TEST_F(fused, set_racing)
 	EXPECT_TRUE(ring_quiet(&self->ring));
 }
 
+/* Three ranges of what is lent, for a file that can't be read */
+static int readv_unreadable(struct _test_data_fused *self,
+			    const struct iovec *iov)
+{
+	struct io_uring_sqe *sqe = fused(self, 4096, 16384, DEST);
+	int ret;
+
+	member_rw(sqe, IORING_OP_READV_FIXED, self->pipe[1], 0, 3, 0);
+	sqe[1].addr = u64_ptr(iov);
+	ret = submit(self);
+	return ret ? ret : both(self, -EBADF, -EBADF);
+}
+
 /* Several ranges, in no order, which begin and end anywhere */
 TEST_F(fused, readv)
 {
@@ -1197,11 +1210,7 @@ TEST_F(fused, readv)
 	}
 
 	/* no file to read: all of it is zeroed */
-	sqe = fused(self, 4096, 16384, DEST);
-	member_rw(sqe, IORING_OP_READV_FIXED, self->pipe[1], 0, 3, 0);
-	sqe[1].addr = u64_ptr(iov);
-	ASSERT_EQ(0, submit(self));
-	ASSERT_EQ(0, both(self, -EBADF, -EBADF));
+	ASSERT_EQ(0, readv_unreadable(self, iov));
 	memset(want, POISON, MEM);
 	for (j = 0; j < 3; j++)
 		memset(want + 4096 + (uintptr_t)iov[j].iov_base, 0,
@@ -1212,11 +1221,7 @@ TEST_F(fused, readv)
 	/* more than there is, by ranges that overlap: all of it is zeroed */
 	for (j = 0; j < 3; j++)
 		iov[j] = (struct iovec) { (void *)5000, 8000 };
-	sqe = fused(self, 4096, 16384, DEST);
-	member_rw(sqe, IORING_OP_READV_FIXED, self->pipe[1], 0, 3, 0);
-	sqe[1].addr = u64_ptr(iov);
-	ASSERT_EQ(0, submit(self));
-	ASSERT_EQ(0, both(self, -EBADF, -EBADF));
+	ASSERT_EQ(0, readv_unreadable(self, iov));
 	memset(want, POISON, MEM);
 	memset(want + 4096, 0, 16384);
 	EXPECT_EQ(0, memcmp(want, self->lender.mem, MEM));
