@@ -612,7 +612,8 @@ static bool io_fused_extend(struct io_fused_member *m, u64 *end)
 			len = m->iov[m->len - 1].iov_len;
 		} else {
 			off = m->off;
-			len = max(m->res, 0);
+			/* a file may say anything */
+			len = min_t(u32, max(m->res, 0), m->len);
 		}
 		if (off > *end)
 			break;
@@ -776,6 +777,23 @@ static void io_fused_bind(struct io_kiocb *member, struct io_rsrc_node *node,
 	}
 }
 
+/*
+ * A command may wait for something that the lent memory has to be back for: for
+ * ever, and what would cancel it waits as well. Its driver knows. The file is
+ * looked up as it would be when the member is issued, which leaves it alone.
+ */
+static bool io_fused_takes_file(struct io_kiocb *member)
+{
+	if (member->opcode != IORING_OP_URING_CMD)
+		return true;
+	if (member->flags & REQ_F_FIXED_FILE)
+		member->file = io_file_get_fixed(member, member->cqe.fd, 0);
+	else
+		member->file = io_file_get_normal(member, member->cqe.fd);
+	return !member->file ||
+	       !(member->file->f_op->fop_flags & FOP_URING_NO_MEMBER);
+}
+
 static void io_fused_submit(struct io_tw_req tw_req, io_tw_token_t tw)
 {
 	struct io_kiocb *member = tw_req.req;
@@ -784,6 +802,8 @@ static void io_fused_submit(struct io_tw_req tw_req, io_tw_token_t tw)
 	f->members[member->buf_index].started = true;
 	if (f->canceled)
 		io_req_defer_failed(member, -ECANCELED);
+	else if (!tw.cancel && !io_fused_takes_file(member))
+		io_req_defer_failed(member, -EOPNOTSUPP);
 	else
 		io_req_task_submit(tw_req, tw);
 }

@@ -5,6 +5,8 @@
  * memory can be mapped: that is how all data is checked, and how many times the
  * memory was lent and given back. Files are checked with pread().
  */
+#include <linux/filter.h>
+#include <linux/io_uring/bpf_filter.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -1865,6 +1867,36 @@ TEST_F(fused, uring_cmd_refused)
 	}
 }
 
+/* A command of the kind that makes itself one that goes on for ever */
+TEST(uring_cmd_multishot)
+{
+	struct _test_data_fused data = { .layout = IORING_SETUP_SQE128 };
+	struct _test_data_fused *self = &data;
+	struct io_uring_sqe *m[2];
+	struct ring r;
+	int sock;
+
+	if (!SETUP_RING(&r, 8, 0, IORING_OP_FUSED_CMD))
+		return;
+	ring_exit(&r);
+	self->sqes = ring_init_128(&self->ring, IORING_SETUP_SQE128 |
+				   IORING_SETUP_CQE_MIXED);
+	ASSERT_NE(NULL, self->sqes);
+	ASSERT_EQ(0, lender_init(&self->lender));
+	sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	ASSERT_LE(0, sock);
+	fused_set(self, 0, 4096, DEST, 2, m);
+	m[1]->opcode = IORING_OP_URING_CMD;
+	m[1]->fd = sock;
+	m[1]->cmd_op = SOCKET_URING_OP_TX_TIMESTAMP;
+	ASSERT_EQ(0, submit(self));
+	EXPECT_EQ(0, set_is(self, 2, (int []){ 0, -EINVAL }, -EINVAL));
+	EXPECT_TRUE(returned(self, 1));
+	close(sock);
+	ring_exit_128(&self->ring);
+	lender_exit(&self->lender);
+}
+
 /* How much is filled from the start of the memory, for the driver to act on */
 TEST_F(fused, filled)
 {
@@ -2545,6 +2577,35 @@ TEST_F(fused, killed)
 	EXPECT_TRUE(all_back(self));
 }
 
+/* And for one that becomes another program, which lives on */
+TEST_F(fused, exec)
+{
+	unsigned int setup = variant->type.setup | variant->layout;
+	int ready[2];
+	pid_t pid;
+	char c;
+
+	/* closed by the other program's start */
+	ASSERT_EQ(0, pipe2(ready, O_CLOEXEC));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		self->sqes = ring_init_128(&self->ring, setup);
+		if (!self->sqes || busy(self) || write(ready[1], "x", 1) != 1)
+			_exit(1);
+		execlp("sleep", "sleep", "60", NULL);
+		_exit(1);
+	}
+	close(ready[1]);
+	EXPECT_EQ(1, read(ready[0], &c, 1));
+	EXPECT_EQ(0, read(ready[0], &c, 1));
+	EXPECT_TRUE(all_back(self));
+	EXPECT_EQ(0, waitpid(pid, NULL, WNOHANG));
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	close(ready[0]);
+}
+
 /* Not on rings of any other kind */
 TEST(needs_128)
 {
@@ -2649,6 +2710,76 @@ TEST(sqpoll_shared)
 	ring_exit(&other);
 }
 
+/*
+ * The ring gets another size with a command in flight, and another one that is
+ * in the SQ, with its members, and wasn't submitted
+ */
+TEST(resized)
+{
+	struct io_uring_sqe *m[3];
+	unsigned int layout, i, nr;
+	struct ring r;
+
+	if (!SETUP_RING(&r, 8, 0, IORING_OP_FUSED_CMD))
+		return;
+	ring_exit(&r);
+	for (layout = 0; layout < 2; layout++) {
+		struct io_uring_params p = {
+			.sq_entries = RING_ENTRIES,
+			.cq_entries = 8 * RING_ENTRIES,
+			.flags = IORING_SETUP_CQSIZE,
+		};
+		struct _test_data_fused data = {
+			.layout = layout ? IORING_SETUP_SQE_MIXED :
+					   IORING_SETUP_SQE128,
+		};
+		struct _test_data_fused *self = &data;
+		struct io_uring *u = &self->ring.u;
+		size_t mask = page_size() - 1;
+		struct io_uring_sqe *sqe;
+		struct io_uring_cqe cqe;
+
+		self->sqes = ring_init_128(&self->ring, self->layout |
+					   IORING_SETUP_DEFER_TASKRUN |
+					   IORING_SETUP_SINGLE_ISSUER);
+		ASSERT_NE(NULL, self->sqes);
+		ASSERT_EQ(0, lender_init(&self->lender));
+		sqe = fused(self, 3 * 4096, 4096, DEST);
+		lend_of(sqe)->delay_us = 20000;
+		member_rw(sqe, IORING_OP_READ, self->lender.fd, 0, 4096, 0);
+		ASSERT_EQ(0, submit(self));
+		fused_set(self, 0, 3 * 4096, DEST, 3, m);
+		for (i = 0; i < 3; i++)
+			set_rw(m[i], IORING_OP_READ, self->lender.fd, i * 4096,
+			       4096, 0);
+		nr = ring_publish(&self->ring);
+
+		ASSERT_EQ(0, ring_register(&self->ring,
+					   IORING_REGISTER_RESIZE_RINGS, &p, 1));
+		munmap((void *)((uintptr_t)u->sq.khead & ~mask), u->sq.ring_sz);
+		munmap((void *)((uintptr_t)u->cq.khead & ~mask), u->cq.ring_sz);
+		munmap(u->sq.sqes, (2 - layout) * RING_ENTRIES *
+				   sizeof(*u->sq.sqes));
+		p.flags |= IORING_SETUP_NO_SQARRAY;
+		p.sq_entries *= 2 - layout;
+		ASSERT_EQ(0, io_uring_mmap(u->ring_fd, &p, &u->sq, &u->cq));
+		self->sqes = u->sq.sqes;
+
+		ASSERT_EQ(nr, ring_enter(&self->ring, nr, 0, 0));
+		for (i = 0; i < 2 + 4; i++) {
+			ASSERT_EQ(0, ring_wait(&self->ring, &cqe));
+			EXPECT_EQ(cqe.user_data == UD_CMD ? 0 : 4096, cqe.res);
+		}
+		EXPECT_TRUE(returned(self, 2));
+		/* what reads of the mock file fill in */
+		EXPECT_TRUE(all_bytes(self->lender.mem, 0, 4 * 4096));
+		EXPECT_TRUE(all_bytes(self->lender.mem + 4 * 4096, POISON,
+				      MEM - 4 * 4096));
+		ring_exit_128(&self->ring);
+		lender_exit(&self->lender);
+	}
+}
+
 /* Restrictions are for both halves, and for what the member really is */
 TEST(restricted)
 {
@@ -2691,6 +2822,74 @@ TEST(restricted)
 		ring_exit_128(&self->ring);
 		lender_exit(&self->lender);
 	}
+}
+
+/* No request of opcode @op, or with a @user_data, from now on: 0 or -errno */
+static int deny(struct ring *r, unsigned int op, __u32 user_data)
+{
+	struct sock_filter insns[] = {
+		/* the half of it that isn't 0 */
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+			 offsetof(struct io_uring_bpf_ctx, user_data) +
+			 (htonl(1) == 1 ? sizeof(__u32) : 0)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, user_data, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, 0),
+		BPF_STMT(BPF_RET | BPF_K, 1),
+	};
+	struct io_uring_bpf bpf = {
+		.cmd_type = IO_URING_BPF_CMD_FILTER,
+		.filter = {
+			.opcode = op,
+			.filter_len = ARRAY_SIZE(insns),
+			.filter_ptr = u64_ptr(insns),
+		},
+	};
+
+	return ring_register(r, IORING_REGISTER_BPF_FILTER, &bpf, 1);
+}
+
+/* Filters see both halves, as what they really are, and each of a set */
+TEST_F(fused, filtered)
+{
+	const int canceled[2] = { -ECANCELED, -ECANCELED };
+	struct io_uring_sqe *m[3];
+	unsigned int i, n;
+
+	ASSERT_EQ(0, deny(&self->ring, IORING_OP_READ_FIXED, UD_MEMBER));
+	/* in the way of none but its own */
+	ASSERT_EQ(0, deny(&self->ring, IORING_OP_READ, UD_MEMBER + 1));
+	fused(self, 0, 4096, DEST);
+	ASSERT_EQ(0, submit(self));
+	EXPECT_EQ(0, both(self, 0, 0));
+	member_rw(fused(self, 0, 4096, DEST), IORING_OP_READ, self->file, 0,
+		  4096, 0);
+	ASSERT_EQ(0, submit(self));
+	EXPECT_EQ(0, both(self, -EACCES, -ECANCELED));
+	EXPECT_TRUE(returned(self, 1));
+	for (i = 0; i < 3; i++) {
+		int res[3] = { -ECANCELED, -ECANCELED, -ECANCELED };
+
+		fused_set(self, 0, 4096, DEST, 3, m);
+		for (n = 0; n < 3; n++) {
+			set_rw(m[n], IORING_OP_READ, self->file, 0, 4096, 0);
+			/* the one that is denied is first, second and third */
+			m[n]->user_data = UD_MEMBER + (n + 3 - i) % 3;
+		}
+		res[0] = -EACCES;
+		ASSERT_EQ(0, submit(self));
+		EXPECT_EQ(0, set_is(self, 3, res, -ECANCELED));
+	}
+	EXPECT_TRUE(returned(self, 1));
+	EXPECT_TRUE(all_bytes(self->lender.mem, POISON, MEM));
+
+	ASSERT_EQ(0, deny(&self->ring, IORING_OP_FUSED_CMD, UD_CMD));
+	fused(self, 0, 4096, DEST);
+	ASSERT_EQ(0, submit(self));
+	EXPECT_EQ(0, both(self, -ECANCELED, -EACCES));
+	fused_set(self, 0, 4096, DEST, 2, m);
+	ASSERT_EQ(0, submit(self));
+	EXPECT_EQ(0, set_is(self, 2, canceled, -EACCES));
+	EXPECT_TRUE(returned(self, 1));
 }
 
 /*

@@ -643,6 +643,109 @@ TEST_F(ublk, commit_refused)
 	ASSERT_EQ(-EIO, request_finish(self, -EIO));
 }
 
+/*
+ * Commands that wait for the next request, or for the end of this one, would
+ * have its data for as long as that
+ */
+TEST_F(ublk, command_member)
+{
+	const unsigned int ops[] = {
+		UBLK_U_IO_COMMIT_AND_FETCH_REQ, UBLK_U_IO_FETCH_REQ,
+		UBLK_U_CMD_STOP_DEV,
+	};
+	int fds[] = { self->dev.cdev, self->dev.cdev, self->dev.control };
+	struct io_uring_sqe *m[2];
+	unsigned int i, fixed;
+
+	ASSERT_EQ(0, ring_register(&self->dev.ring, IORING_REGISTER_FILES, fds,
+				   ARRAY_SIZE(fds)));
+	for (fixed = 0; fixed < 2; fixed++) {
+		for (i = 0; i < ARRAY_SIZE(ops); i++) {
+			memset(self->dev.data, POISON, REQ_SIZE);
+			ASSERT_EQ(0, request_begin(self, CLIENT_READ));
+			fused_req(self, 2, m);
+			set_rw(m[0], IORING_OP_READ, self->file, 0, REQ_SIZE,
+			       0);
+			m[1]->opcode = IORING_OP_URING_CMD;
+			m[1]->fd = fixed ? (int)i : fds[i];
+			m[1]->flags = fixed ? IOSQE_FIXED_FILE : 0;
+			m[1]->cmd_op = ops[i];
+			ublk_io_cmd_of(m[1])->result = REQ_SIZE;
+			ASSERT_EQ(-EOPNOTSUPP, ring_run(&self->dev.ring));
+			ASSERT_EQ(REQ_SIZE, request_finish(self, REQ_SIZE));
+			EXPECT_EQ(REQ_SIZE, check_pattern(self->dev.data,
+							  REQ_SIZE, SEED));
+		}
+	}
+	ASSERT_EQ(0, ring_register(&self->dev.ring, IORING_UNREGISTER_FILES,
+				   NULL, 0));
+}
+
+/* Threads that use the data of whatever the server has, until it is told */
+struct racer {
+	struct _test_data_ublk *self;
+	bool *stop;
+	unsigned int done;
+	int err;
+};
+
+static void *racer_thread(void *arg)
+{
+	struct racer *r = arg;
+	struct io_uring_sqe *m[1];
+	struct ring ring;
+
+	r->err = ring_init(&ring, 8, IORING_SETUP_SQE_MIXED);
+	while (!r->err && !__atomic_load_n(r->stop, __ATOMIC_ACQUIRE)) {
+		int res;
+
+		fused(&ring, r->self->dev.cdev, r->self->flags, 1, m);
+		set_rw(m[0], IORING_OP_READ, r->self->file, 0, REQ_SIZE, 0);
+		res = ring_run(&ring);
+		if (res == REQ_SIZE)
+			r->done++;
+		else if (res != -EINVAL && res != -EBUSY)
+			r->err = res ? res : -EBADMSG;
+	}
+	ring_exit(&ring);
+	return NULL;
+}
+
+/*
+ * Two other rings fill the data of the same tag while the server commits it,
+ * time and again. They are done with it when the reader has it.
+ */
+TEST_F(ublk, commit_races)
+{
+	bool stopped = false;
+	struct racer r[2] = {
+		{ .self = self, .stop = &stopped },
+		{ .self = self, .stop = &stopped },
+	};
+	__u64 end = now_ms() + run_ms(1000);
+	pthread_t thread[2];
+	unsigned int i;
+
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, pthread_create(&thread[i], NULL, racer_thread,
+					    &r[i]));
+	for (i = 0; now_ms() < end || !r[0].done || !r[1].done; i++) {
+		ASSERT_GT(end + WAIT_MS, now_ms());
+		ASSERT_EQ(0, request_begin(self, CLIENT_READ));
+		if (i % 2)
+			usleep(500);
+		ASSERT_EQ(REQ_SIZE, request_finish(self, REQ_SIZE));
+		memset(self->dev.data, POISON, REQ_SIZE);
+		usleep(i % 3 * 300);
+		ASSERT_TRUE(all_bytes(self->dev.data, POISON, REQ_SIZE));
+	}
+	__atomic_store_n(&stopped, true, __ATOMIC_RELEASE);
+	for (i = 0; i < 2; i++) {
+		pthread_join(thread[i], NULL);
+		EXPECT_EQ(0, r[i].err);
+	}
+}
+
 /* Any thread with any ring can use the data */
 TEST_F(ublk, other_task)
 {

@@ -49,6 +49,26 @@ _ramfs_test() {
 	umount "$dir" && _remove_tmp_dir "$dir"
 }
 
+# a file system that is full in the middle of a write: an error, and not success
+_full_test() {
+	local dir dev_id
+
+	dir=$(_create_tmp_dir)
+	mount -t tmpfs -o size=100k none "$dir" || return
+	truncate -s 1M "$dir/file"
+	dev_id=$(_add_ublk_dev -t loop "$@" "$dir/file")
+	_check_add_dev "$TID" $?
+	dd if=/dev/urandom of=/dev/ublkb"$dev_id" bs=64k count=1 oflag=direct status=none ||
+		return
+	if dd if=/dev/urandom of=/dev/ublkb"$dev_id" bs=64k seek=1 count=1 oflag=direct \
+		status=none 2> /dev/null; then
+		echo "$* : more was written than there is room for"
+		return 1
+	fi
+	_ublk_del_dev "${dev_id}"
+	umount "$dir" && _remove_tmp_dir "$dir"
+}
+
 if ! _have_program fio; then
 	exit "$UBLK_SKIP_CODE"
 fi
@@ -61,6 +81,7 @@ _test_modes _loop_test --fused "--fused --batch" \
 	    "--fused --no_ublk_fixed_fd" --fused_commit \
 	    "--fused_commit --per_io_tasks --nthreads 3"
 _test_modes _ramfs_test --fused --fused_commit
+_test_modes _full_test --fused --fused_commit
 
 _cleanup_test
 _show_result "$TID" $ERR_CODE

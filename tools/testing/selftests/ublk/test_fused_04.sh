@@ -10,10 +10,12 @@ ERR_CODE=0
 
 # Servers die while data is written. The next ones get what was not acknowledged
 # once more, and what was is there.
-_kill_test() {
+_recovery_test() {
+	local actions=$1
 	local file
-	local dev_id fio_pid state
+	local action dev_id fio_pid state
 
+	shift
 	_create_backfile 0 32M
 	file=${UBLK_BACKFILES[0]}
 	dev_id=$(_add_ublk_dev -q "$QUEUES" -t loop -r 1 -i 1 "$@" "$file")
@@ -24,11 +26,11 @@ _kill_test() {
 		--rate=5m --verify=crc32c --do_verify=1 --verify_fatal=1 \
 		--verify_state_save=0 > /dev/null &
 	fio_pid=$!
-	for _ in 1 2; do
+	for action in $actions; do
 		sleep 2
-		state=$(__ublk_kill_daemon "${dev_id}" "QUIESCED")
+		state=$($action "${dev_id}" "QUIESCED")
 		if [ "$state" != "QUIESCED" ]; then
-			echo "$* : $state after its server was killed"
+			echo "$* : $state after $action"
 			return 1
 		fi
 		state=$(_recover_ublk_dev -n "$dev_id" -q "$QUEUES" -t loop -r 1 -i 1 "$@" "$file")
@@ -41,16 +43,27 @@ _kill_test() {
 	_ublk_del_dev "${dev_id}"
 }
 
+_kill_test() {
+	_recovery_test "__ublk_kill_daemon __ublk_kill_daemon" "$@"
+}
+
+_quiesce_test() {
+	_recovery_test "__ublk_quiesce_dev __ublk_kill_daemon" "$@"
+}
+
 if ! _have_program fio; then
 	exit "$UBLK_SKIP_CODE"
 fi
-_need_features FUSED_CMD BATCH_IO PER_IO_DAEMON USER_RECOVERY
+_need_features FUSED_CMD BATCH_IO PER_IO_DAEMON USER_RECOVERY QUIESCE
 
-_prep_test "loop" "fused commands, servers that are killed, recovery"
+_prep_test "loop" "fused commands, servers that are killed or quiesced, recovery"
 
 _create_backfile 0 32M
 
 _test_modes _kill_test --batch --fused --fused_commit "--fused --batch" \
+	    "--fused_commit --per_io_tasks --nthreads 3"
+
+_test_modes _quiesce_test --fused --fused_commit \
 	    "--fused_commit --per_io_tasks --nthreads 3"
 
 _cleanup_test
