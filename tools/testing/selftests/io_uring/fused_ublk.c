@@ -684,30 +684,31 @@ TEST_F(ublk, command_member)
 /* Threads that use the data of whatever the server has, until it is told */
 struct racer {
 	struct _test_data_ublk *self;
-	bool *stop;
 	unsigned int done;
 	int err;
 };
+
+static bool stop_racers;
 
 static void *racer_thread(void *arg)
 {
 	struct racer *r = arg;
 	struct io_uring_sqe *m[1];
 	struct ring ring;
+	int res, err;
 
-	r->err = ring_init(&ring, 8, IORING_SETUP_SQE_MIXED);
-	while (!r->err && !__atomic_load_n(r->stop, __ATOMIC_ACQUIRE)) {
-		int res;
-
+	err = ring_init(&ring, 8, IORING_SETUP_SQE_MIXED);
+	while (!err && !__atomic_load_n(&stop_racers, __ATOMIC_ACQUIRE)) {
 		fused(&ring, r->self->dev.cdev, r->self->flags, 1, m);
 		set_rw(m[0], IORING_OP_READ, r->self->file, 0, REQ_SIZE, 0);
 		res = ring_run(&ring);
 		if (res == REQ_SIZE)
-			r->done++;
+			__atomic_fetch_add(&r->done, 1, __ATOMIC_RELAXED);
 		else if (res != -EINVAL && res != -EBUSY)
-			r->err = res ? res : -EBADMSG;
+			err = res ? res : -EBADMSG;
 	}
 	ring_exit(&ring);
+	__atomic_store_n(&r->err, err, __ATOMIC_RELEASE);
 	return NULL;
 }
 
@@ -717,32 +718,41 @@ static void *racer_thread(void *arg)
  */
 TEST_F(ublk, commit_races)
 {
-	bool stopped = false;
-	struct racer r[2] = {
-		{ .self = self, .stop = &stopped },
-		{ .self = self, .stop = &stopped },
-	};
+	static struct racer r[2];
 	__u64 end = now_ms() + run_ms(1000);
 	pthread_t thread[2];
-	unsigned int i;
+	unsigned int i, n;
+	bool ok = true;
 
-	for (i = 0; i < 2; i++)
-		ASSERT_EQ(0, pthread_create(&thread[i], NULL, racer_thread,
-					    &r[i]));
-	for (i = 0; now_ms() < end || !r[0].done || !r[1].done; i++) {
-		ASSERT_GT(end + WAIT_MS, now_ms());
-		ASSERT_EQ(0, request_begin(self, CLIENT_READ));
+	__atomic_store_n(&stop_racers, false, __ATOMIC_RELEASE);
+	for (n = 0; n < 2; n++) {
+		r[n] = (struct racer) { .self = self };
+		if (pthread_create(&thread[n], NULL, racer_thread, &r[n]))
+			break;
+	}
+	EXPECT_EQ(2, n);
+	for (i = 0; ok; i++) {
+		if (now_ms() >= end &&
+		    __atomic_load_n(&r[0].done, __ATOMIC_RELAXED) &&
+		    __atomic_load_n(&r[1].done, __ATOMIC_RELAXED))
+			break;
+		ok = n == 2 && now_ms() < end + WAIT_MS &&
+		     !request_begin(self, CLIENT_READ);
 		if (i % 2)
 			usleep(500);
-		ASSERT_EQ(REQ_SIZE, request_finish(self, REQ_SIZE));
+		ok = ok && request_finish(self, REQ_SIZE) == REQ_SIZE;
 		memset(self->dev.data, POISON, REQ_SIZE);
 		usleep(i % 3 * 300);
-		ASSERT_TRUE(all_bytes(self->dev.data, POISON, REQ_SIZE));
+		ok = ok && all_bytes(self->dev.data, POISON, REQ_SIZE) &&
+		     !__atomic_load_n(&r[0].err, __ATOMIC_ACQUIRE) &&
+		     !__atomic_load_n(&r[1].err, __ATOMIC_ACQUIRE);
 	}
-	__atomic_store_n(&stopped, true, __ATOMIC_RELEASE);
-	for (i = 0; i < 2; i++) {
-		pthread_join(thread[i], NULL);
-		EXPECT_EQ(0, r[i].err);
+	EXPECT_TRUE(ok);
+	/* they use what the teardown closes */
+	__atomic_store_n(&stop_racers, true, __ATOMIC_RELEASE);
+	while (n--) {
+		pthread_join(thread[n], NULL);
+		EXPECT_EQ(0, r[n].err);
 	}
 }
 

@@ -11,13 +11,14 @@
 #include "iou_test.h"
 #include "kselftest_harness.h"
 
-#define PART		4096	/* what an AF_ALG socket hands out at once */
+/* PART bytes are what an AF_ALG socket hands out at once, by default */
+#define PART		((int)page_size())
 #define LEN		(2 * PART)
 
 FIXTURE(recv) {
 	struct ring ring;
 	int sock, ref;
-	unsigned char *got, want[LEN];
+	unsigned char *got, *want;
 };
 
 FIXTURE_VARIANT(recv) {
@@ -73,15 +74,17 @@ static ssize_t put(int sock, unsigned int len)
 		char buf[CMSG_SPACE(sizeof(__u32)) +
 			 CMSG_SPACE(sizeof(struct af_alg_iv) + 16)];
 	} ctl = { };
-	unsigned char data[LEN];
-	struct iovec iov = { .iov_base = data, .iov_len = len };
+	struct iovec iov = { .iov_base = malloc(len), .iov_len = len };
 	struct msghdr msg = {
 		.msg_iov = &iov, .msg_iovlen = 1,
 		.msg_control = &ctl, .msg_controllen = sizeof(ctl),
 	};
 	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+	ssize_t ret;
 
-	fill_pattern(data, len, 2);
+	if (!iov.iov_base)
+		return -ENOMEM;
+	fill_pattern(iov.iov_base, len, 2);
 	c->cmsg_level = SOL_ALG;
 	c->cmsg_type = ALG_SET_OP;
 	c->cmsg_len = CMSG_LEN(sizeof(__u32));
@@ -91,7 +94,9 @@ static ssize_t put(int sock, unsigned int len)
 	c->cmsg_type = ALG_SET_IV;
 	c->cmsg_len = CMSG_LEN(sizeof(struct af_alg_iv) + 16);
 	((struct af_alg_iv *)CMSG_DATA(c))->ivlen = 16;
-	return sendmsg(sock, &msg, 0);
+	ret = sendmsg(sock, &msg, 0);
+	free(iov.iov_base);
+	return ret;
 }
 
 FIXTURE_SETUP(recv)
@@ -106,9 +111,10 @@ FIXTURE_SETUP(recv)
 	ASSERT_LE(0, self->sock);
 	self->ref = open_xts();
 	ASSERT_LE(0, self->ref);
-	self->got = mmap(NULL, LEN, PROT_READ | PROT_WRITE,
+	self->got = mmap(NULL, 2 * LEN, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, self->got);
+	self->want = self->got + LEN;
 	memset(self->got, POISON, LEN);
 	ASSERT_EQ(0, ring_buffers_sparse(&self->ring, 1));
 	ASSERT_EQ(1, ring_buffer_set(&self->ring, 0, self->got, LEN));
@@ -119,7 +125,7 @@ FIXTURE_TEARDOWN(recv)
 	ring_exit(&self->ring);
 	if (!self->got)
 		return;
-	munmap(self->got, LEN);
+	munmap(self->got, 2 * LEN);
 	close(self->sock);
 	close(self->ref);
 }

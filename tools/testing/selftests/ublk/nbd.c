@@ -19,10 +19,15 @@
  *
  * There is no way to tell where in the stream one is once anything went wrong.
  * So any error of a SEND or a RECV, and any reply that makes no sense, is the
- * end of a connection: it is shut down, which ends the SEND and the RECV that
- * may be in flight, and as soon as both are back and touch no request's data
- * any more, all requests fail with -EIO. So do later ones. It isn't connected
- * again, that takes a new server on the device.
+ * end of a connection: it is shut down, or reset if there may be SEND_ZC, which
+ * ends the SEND and the RECV that may be in flight, and as soon as both are back
+ * and touch no request's data any more, all requests fail with -EIO. So do later
+ * ones. It isn't connected again, that takes a new server on the device.
+ *
+ * What the other side had received by then it may still carry out, also after
+ * later writes to the same place, by another connection or a new server. After
+ * an error nobody knows what is there, until the other side has no clients any
+ * more and it is written again.
  *
  * A struct nbd_conn belongs to the thread that serves its queue, nothing of it
  * is locked. It lives until ->deinit_tgt(), when the threads are gone.
@@ -223,6 +228,10 @@ static void nbd_fail(struct ublk_thread *t, struct ublk_queue *q, const char *wh
 		ublk_err("nbd: queue %d has lost its connection: %s\n", q->q_id, why);
 		conn->dead = true;
 		shutdown(conn->fd, SHUT_RDWR);
+		/* or what a SEND_ZC left there waits for a peer to take it */
+		if (nbd_of(q)->send_zc)
+			connect(conn->fd, &(struct sockaddr){ .sa_family = AF_UNSPEC },
+				sizeof(struct sockaddr));
 	}
 	if (conn->sending || conn->receiving)
 		return;
@@ -457,7 +466,6 @@ static void nbd_received(struct ublk_thread *t, struct ublk_queue *q, int res)
 {
 	struct nbd_conn *conn = nbd_conn_of(q);
 	const unsigned int header = sizeof(conn->reply);
-	const struct ublksrv_io_desc *iod;
 	struct nbd_io *nio;
 	unsigned int len;
 	int tag;
@@ -491,10 +499,10 @@ static void nbd_received(struct ublk_thread *t, struct ublk_queue *q, int res)
 	nio = &conn->ios[tag];
 	len = nio->res ? 0 : nbd_data_len(q, tag, UBLK_IO_OP_READ);
 	if (conn->received == header + len) {
-		iod = ublk_get_iod(q, tag);
+		/* the length of a TRIM doesn't fit, and isn't asked for */
 		if (!nio->res)
-			nio->res = ublksrv_get_op(iod) == UBLK_IO_OP_FLUSH ?
-				0 : iod->nr_sectors << 9;
+			nio->res = nbd_data_len(q, tag, UBLK_IO_OP_READ) +
+				   nbd_data_len(q, tag, UBLK_IO_OP_WRITE);
 		conn->received = 0;
 		conn->nr_waiting--;
 		nio->replied = true;

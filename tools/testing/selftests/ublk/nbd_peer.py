@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""An NBD server for tests of the client: nbd_peer.py SOCKET FILE MODE
+"""An NBD server for tests of the client: nbd_peer.py SOCKET|PORT FILE MODE
 
 log      answers as it should, and prints each request
 reorder  answers in random order, a few bytes at a time
@@ -11,6 +11,8 @@ cookie   a reply is to a request that there never was
 twice    a request is answered twice
 half     a connection ends in the middle of a reply
 stall    requests are no longer received, then the connection ends
+deaf     requests are no longer received, then comes what isn't a reply, and that
+         is all
 mute     no handshake
 old      a handshake of old
 """
@@ -109,6 +111,10 @@ class Connection:
         elif self.mode == "stall":
             time.sleep(1)
             sys.exit(0)
+        elif self.mode == "deaf":
+            time.sleep(1)
+            self.sock.sendall(b"\0" * 16)
+            time.sleep(3600)
 
     def serve(self):
         self.handshake()
@@ -128,12 +134,16 @@ def main():
     path, name, mode = sys.argv[1:]
     fd = os.open(name, os.O_RDWR)
     seed = int.from_bytes(os.urandom(4), "big")
-    print("seed", seed, flush=True)
     random.seed(seed)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    server = socket.socket(socket.AF_UNIX)
-    server.bind(path)
-    server.listen()
+    if path.isdigit():
+        server = socket.create_server(("127.0.0.1", int(path)))
+    else:
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(path)
+        server.listen()
+    # it can be connected to
+    print("seed", seed, flush=True)
     while True:
         sock, _ = server.accept()
         if os.fork() == 0:

@@ -7,10 +7,12 @@ ERR_CODE=0
 
 # The file has what the device has, whoever reads or writes it
 _loop_test() {
+	local dir=$1
 	local file dev_id
 
-	_create_backfile 0 32M
-	_create_backfile 1 32M
+	shift
+	UBLK_TEST_DIR=$dir _create_backfile 0 32M
+	UBLK_TEST_DIR=$dir _create_backfile 1 32M
 	file=${UBLK_BACKFILES[1]}
 	_create_pattern "${UBLK_BACKFILES[0]}" a 32
 
@@ -38,35 +40,51 @@ _loop_test() {
 	_ublk_del_dev "${dev_id}"
 }
 
+_file_test() {
+	_loop_test "$UBLK_TEST_DIR" "$@"
+}
+
+# Also if a test has failed with $1, and its device is left for the cleanup
+_unmount() {
+	umount -l "$2" && _remove_tmp_dir "$2" && return "$1"
+}
+
 # The file system has no direct I/O
 _ramfs_test() {
 	local dir
 
 	dir=$(_create_tmp_dir)
 	mount -t ramfs none "$dir" || return
-	UBLK_TEST_DIR=$dir _loop_test "$@" || return
-	rm "${UBLK_BACKFILES[0]}" "${UBLK_BACKFILES[1]}"
-	umount "$dir" && _remove_tmp_dir "$dir"
+	_loop_test "$dir" "$@"
+	_unmount $? "$dir"
 }
 
-# a file system that is full in the middle of a write: an error, and not success
-_full_test() {
-	local dir dev_id
+_write_too_much() {
+	local file=$1
+	local dev_id
 
-	dir=$(_create_tmp_dir)
-	mount -t tmpfs -o size=100k none "$dir" || return
-	truncate -s 1M "$dir/file"
-	dev_id=$(_add_ublk_dev -t loop "$@" "$dir/file")
+	shift
+	truncate -s 1M "$file"
+	dev_id=$(_add_ublk_dev -t loop "$@" "$file")
 	_check_add_dev "$TID" $?
-	dd if=/dev/urandom of=/dev/ublkb"$dev_id" bs=64k count=1 oflag=direct status=none ||
+	dd if=/dev/urandom of=/dev/ublkb"$dev_id" bs=128k count=1 oflag=direct status=none ||
 		return
-	if dd if=/dev/urandom of=/dev/ublkb"$dev_id" bs=64k seek=1 count=1 oflag=direct \
+	if dd if=/dev/urandom of=/dev/ublkb"$dev_id" bs=128k seek=1 count=1 oflag=direct \
 		status=none 2> /dev/null; then
 		echo "$* : more was written than there is room for"
 		return 1
 	fi
 	_ublk_del_dev "${dev_id}"
-	umount "$dir" && _remove_tmp_dir "$dir"
+}
+
+# A file system that is full in the middle of a write: an error, and not success
+_full_test() {
+	local dir
+
+	dir=$(_create_tmp_dir)
+	mount -t tmpfs -o size=192k none "$dir" || return
+	_write_too_much "$dir/file" "$@"
+	_unmount $? "$dir"
 }
 
 if ! _have_program fio; then
@@ -76,7 +94,7 @@ _need_features FUSED_CMD BATCH_IO PER_IO_DAEMON
 
 _prep_test "loop" "fused commands, write and verify"
 
-_test_modes _loop_test --fused "--fused --batch" \
+_test_modes _file_test --fused "--fused --batch" \
 	    "--fused --per_io_tasks --nthreads 3" \
 	    "--fused --no_ublk_fixed_fd" --fused_commit \
 	    "--fused_commit --per_io_tasks --nthreads 3"

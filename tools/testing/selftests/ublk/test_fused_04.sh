@@ -31,11 +31,13 @@ _recovery_test() {
 		state=$($action "${dev_id}" "QUIESCED")
 		if [ "$state" != "QUIESCED" ]; then
 			echo "$* : $state after $action"
+			kill $fio_pid
 			return 1
 		fi
 		state=$(_recover_ublk_dev -n "$dev_id" -q "$QUEUES" -t loop -r 1 -i 1 "$@" "$file")
 		if [ "$state" != "LIVE" ]; then
 			echo "$* : $state after recovery"
+			kill $fio_pid
 			return 1
 		fi
 	done

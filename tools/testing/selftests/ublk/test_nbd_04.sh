@@ -62,6 +62,26 @@ _check_trim() {
 	_stop_nbd_server
 }
 
+# More at once than a result has bits for
+_check_big_trim() {
+	local file
+	local dev_id
+
+	_create_backfile 2 5G
+	file=${UBLK_BACKFILES[2]}
+	dd if=/dev/urandom of="$file" bs=1M count=1 seek=3000 conv=notrunc status=none
+	_start_nbd_server "$file" "" "trim = true"
+	dev_id=$(_add_ublk_dev -t nbd --nbd_unix "$NBD_SOCK" --nbd_export disk)
+	_check_add_dev "$TID" $?
+	blkdiscard /dev/ublkb"$dev_id" || return
+	if [ "$(stat -c %b "$file")" -ne 0 ]; then
+		echo "of 5 GiB $(stat -c %b "$file") blocks are left"
+		return 1
+	fi
+	_ublk_del_dev "$dev_id"
+	_stop_nbd_server
+}
+
 # A flush is sent, and a write that is to be on disk at once is said to be that
 _check_flush() {
 	local log=${UBLK_BACKFILES[1]}
@@ -111,6 +131,7 @@ _check_export 0 "write back" 1 0 "flush = true" "fua = true"
 _check_export 0 "write through" 0 4294966784 "trim = true"
 _check_export 1 "write through" 0 0 "readonly = true"
 _check_trim || ERR_CODE=255
+_check_big_trim || ERR_CODE=255
 _check_flush || ERR_CODE=255
 
 _cleanup_test

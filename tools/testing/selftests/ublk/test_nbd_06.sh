@@ -7,12 +7,17 @@ ERR_CODE=0
 
 _start() {
 	local mode=$1
+	local port to
 
 	shift
+	# one that knows of windows that are closed
+	[ "$mode" = deaf ] && port=10908
 	_create_backfile 0 8M
 	_create_backfile 1 0
-	_start_nbd_peer "${UBLK_BACKFILES[0]}" "$mode" "${UBLK_BACKFILES[1]}" || return
-	dev_id=$(_add_ublk_dev -q 2 -t nbd "$@" --nbd_unix "$NBD_SOCK" --nbd_export disk)
+	_start_nbd_peer "${UBLK_BACKFILES[0]}" "$mode" "${UBLK_BACKFILES[1]}" $port || return
+	to=(--nbd_unix "$NBD_SOCK")
+	[ -n "$port" ] && to=(--nbd_host 127.0.0.1 --nbd_port "$port")
+	dev_id=$(_add_ublk_dev -q 2 -t nbd "$@" "${to[@]}" --nbd_export disk)
 	_check_add_dev "$TID" $?
 }
 
@@ -76,6 +81,8 @@ _break_test() {
 		load=(--rw=randwrite --bs=4k --iodepth=128)
 		mode=stall
 	fi
+	# nor has the other side for all of what it has
+	[ "$mode" = deaf ] && load=(--rw=randwrite --bs=1m --iodepth=32)
 	_start "$mode" "$@" || return
 	timeout 60 fio --name=job --filename=/dev/ublkb"${dev_id}" --direct=1 \
 		--ioengine=libaio --runtime=600 --time_based "${load[@]}" \
@@ -133,6 +140,9 @@ for mode in "-g" -z --auto_zc -u --fused --fused_commit; do
 		_run _break_test $kind "$mode"
 	done
 done
+_run _break_test deaf --fused
+_run _break_test deaf --fused --nbd_send_zc 1
+_run _break_test deaf --fused_commit --nbd_send_zc 1
 _run _refused_test mute --nbd_unix "$SOCK"
 _run _refused_test old --nbd_unix "$SOCK"
 _run _refused_test log --nbd_unix "$SOCK".none
