@@ -51,17 +51,10 @@ _kill_test() {
 
 # Quiesce a device, and kill its server unless it leaves. The driver doesn't
 # abort the command of a request that the server has just then, neither at once
-# nor later, and kublk waits for it. Sets the state, as does the killing.
+# nor later, and kublk waits for it.
 _quiesce_dev() {
-	local state
-
-	${UBLK_PROG} quiesce -n "$1" || return
-	for ((i = 0; i < 30; i++)); do
-		state=$(_get_ublk_dev_state "$1")
-		[ "$state" == "$2" ] && break
-		sleep 0.1
-	done
-	__ublk_kill_daemon "$1" "$2"
+	__ublk_quiesce_dev "$@" > /dev/null || return
+	__ublk_kill_daemon "$@"
 }
 
 _quiesce_test() {
