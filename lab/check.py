@@ -485,33 +485,49 @@ def bad_htmldocs():
 # Compilers ----------------------------------------------------------------------------------
 
 
+# What a flavour compiles for, and the prefix of its compiler. arc is a 32-bit machine that
+# exchanges nothing narrower than a word, s390 is big-endian.
+TARGETS = {
+    "gcc64": ("x86_64", ""),
+    "gcc32": ("i386", ""),
+    "clang": ("x86_64", ""),
+    "arc": ("arc", "arc-linux-gnu-"),
+    "s390": ("s390", "s390x-linux-gnu-"),
+}
+
+
 def compiler_arguments(name):
     """make arguments of one flavour; Werror so that a warning is seen again until mended."""
     cache = "ccache " if shutil.which("ccache") else ""
+    arch, prefix = TARGETS[name]
     argv = ["make", "-C", LINUX, "O=%s" % (BUILD / ("check-" + name)), "W=1e", "-k",
             "-j%d" % (JOBS + 1)]
     if name == "clang":
         argv += ["LLVM=" + LLVM, "CC=%sclang%s" % (cache, LLVM), "HOSTCC=%sclang%s" % (cache, LLVM)]
     else:
-        argv += ["CC=%sgcc" % cache, "HOSTCC=%sgcc" % cache]
-    return argv + ["ARCH=%s" % ("i386" if name == "gcc32" else "x86_64")]
+        argv += ["CC=%s%sgcc" % (cache, prefix), "HOSTCC=%sgcc" % cache]
+    return argv + ["ARCH=%s" % arch, "CROSS_COMPILE=%s" % prefix]
 
 
 def wanted_config(name):
     """The symbols that must hold in a flavour."""
     text = (ROOT / "lab" / "check.config").read_text()
-    if name == "gcc32":
-        text = text.split("# Below: 64-bit kernels only.")[0]
+    lines = []
+    # what stands below such a line is for these flavours, what stands above the first is for all
+    for part in re.split(r"^(?=# Only )", text, flags=re.M):
+        only = re.match(r"# Only ([\w ]+):", part)
+        if not only or name in only[1].split():
+            lines += part.splitlines()
     for brought in sorted((ROOT / "lab" / "configs").glob("series*.config")):
-        text += brought.read_text()
-    return [line for line in text.splitlines() if line.startswith("CONFIG_")]
+        lines += brought.read_text().splitlines()
+    return [line for line in lines if line.startswith("CONFIG_")]
 
 
 def configure(name):
     """Make the flavour's .config anew when what it is made of changed."""
     folder = BUILD / ("check-" + name)
     argv = compiler_arguments(name)
-    compiler = "clang" + LLVM if name == "clang" else "gcc"
+    compiler = "clang" + LLVM if name == "clang" else TARGETS[name][1] + "gcc"
     ours = must(["git", "diff", "base", "--", "Kconfig", "*/Kconfig", "*/Kconfig.*"], LINUX)
     text = "\n".join(wanted_config(name) + [ours, must([compiler, "--version"]), must(
         ["git", "rev-parse", "base"], LINUX)])
@@ -527,6 +543,8 @@ def configure(name):
     lost = [line for line in wanted_config(name) if line not in have]
     if lost:
         raise Blocked("this kernel refuses " + " ".join(lost))
+    # for external modules, whose make neither does that nor sees that the configuration is new
+    must(argv + ["prepare"])
     mark.write_text(stamp)
     return argv
 
@@ -580,8 +598,6 @@ def gate_compile(name):
 def external_module(name, arguments, source):
     """Compile one known-bad file as an external module, with the arguments of the gate."""
     argv = configure(name)
-    if not (BUILD / ("check-" + name) / "scripts" / "mod" / "modpost").exists():
-        must(argv + ["prepare"])
     folder = WORK / ("bad-" + Path(source).stem + "-" + name)
     shutil.rmtree(str(folder), ignore_errors=True)
     folder.mkdir(parents=True)
@@ -795,6 +811,10 @@ GATES = [
          lambda: bad_compile("gcc64", "bad-unused.c"), ["unused-const-variable"]),
     Gate("gcc32", ["gcc", "bc", "flex", "bison"], lambda: gate_compile("gcc32"),
          lambda: bad_compile("gcc32", "bad-pointer-size.c"), ["int-to-pointer-cast"]),
+    Gate("arc", ["arc-linux-gnu-gcc"], lambda: gate_compile("arc"),
+         lambda: bad_compile("arc", "bad-narrow-xchg.c"), ["BUILD_BUG failed"]),
+    Gate("s390", ["s390x-linux-gnu-gcc"], lambda: gate_compile("s390"),
+         lambda: bad_compile("s390", "bad-endian.c"), ["overflow"]),
     Gate("clang", ["clang" + LLVM, "ld.lld" + LLVM, "llvm-ar" + LLVM],
          lambda: gate_compile("clang"), lambda: bad_compile("clang", "bad-uninitialised.c"),
          ["sometimes-uninitialized"]),
