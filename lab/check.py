@@ -776,6 +776,35 @@ def bad_coccinelle():
     return coccinelle_of(scripts, [BAD / "bad-coccinelle.c"])
 
 
+# User copies without a check ------------------------------------------------------------------
+
+
+# What leaves the check of an address to its caller, and what stops a CPU that guessed its outcome.
+RAW_COPY = re.compile(r"\b(raw_copy_(?:from|to)_user|__copy_(?:from|to)_user\w*|__(?:get|put)_user"
+                      r"|copy_from_user_(?:inatomic_nontemporal|flushcache))\(")
+NOSPEC = re.compile(r"\b(mask_user_address|masked_user_\w*access_begin|barrier_nospec)\(")
+
+
+def rawcopy_of(paths):
+    findings = []
+    for path in paths:
+        guarded = False
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if line.startswith("{"):
+                guarded = False
+            guarded |= bool(NOSPEC.search(line))
+            copy = RAW_COPY.search(line)
+            if copy and not guarded:
+                findings.append("%s:%d: %s() of an address that isn't masked" %
+                                (path.name, number, copy[1]))
+    return findings
+
+
+def gate_rawcopy():
+    added = [LINUX / path for path in kernel_sources("A")]
+    return rawcopy_of(added), count(added, "new file")
+
+
 # Running ------------------------------------------------------------------------------------
 
 
@@ -821,6 +850,8 @@ GATES = [
     Gate("sparse", ["sparse"], gate_sparse, bad_sparse, ["noderef", "address space"]),
     Gate("coccinelle", ["spatch"], gate_coccinelle, bad_coccinelle,
          ["sizeof to pointer", "NULL check before"]),
+    Gate("rawcopy", ["git"], gate_rawcopy, lambda: rawcopy_of([BAD / "bad-rawcopy.c"]),
+         [":9: raw_copy_from_user", ":22: __put_user"]),
 ]
 
 
