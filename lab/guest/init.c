@@ -8,7 +8,7 @@
  *
  * host to guest, one line each, some followed by bytes:
  *	repo LEN\nPATH			keep PATH visible, hide the host's /tmp
- *	job ID SECONDS DIR LEN\nCMD	run CMD with bash; DIR is a path or "scratch"
+ *	job SECONDS DIR LEN\nCMD	run CMD with bash; DIR is a path or "scratch"
  *	shell TTY ROWS COLS LEN\nPATH	an interactive shell on TTY, in PATH
  *	leak				what does kmemleak say
  * guest to host: "TYPE LEN\n" and LEN bytes; TYPE is hello, out, err, log, end
