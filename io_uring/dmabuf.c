@@ -36,6 +36,8 @@
 #include "io_uring.h"
 #include "io-wq.h"
 #include "rsrc.h"
+#include "rw.h"
+#include "uring_cmd.h"
 #include "dmabuf.h"
 
 /*
@@ -75,6 +77,13 @@ io_dmabuf_desc_token(const struct io_uring_regbuf_desc *desc,
 	CLASS(fd, target)(desc->target_fd);
 	if (fd_empty(target))
 		return ERR_PTR(-EBADF);
+	/*
+	 * Only for that application's sake: it finds out now. What counts is the
+	 * file that does I/O, see io_dmabuf_check().
+	 */
+	if (S_ISBLK(file_inode(fd_file(target))->i_mode) &&
+	    !(fd_file(target)->f_flags & O_DIRECT))
+		return ERR_PTR(-EINVAL);
 
 	if (dir == IO_BUF_DEST)
 		dma_dir = DMA_FROM_DEVICE;
@@ -100,8 +109,14 @@ static int io_dmabuf_get_token(const struct io_uring_regbuf_desc *desc,
 
 	dir = io_dmabuf_dir(desc, dmabuf);
 	/* the window has the limit of user memory */
-	if ((u64)dmabuf->size > SZ_1T && (!desc->size || desc->size > SZ_1T))
-		dir = -EINVAL;
+	if ((u64)dmabuf->size > SZ_1T) {
+		u64 size = desc->size;
+
+		if (!size && desc->offset < dmabuf->size)
+			size = dmabuf->size - desc->offset;
+		if (size > SZ_1T)
+			dir = -EINVAL;
+	}
 	if (dir > 0) {
 		*token = io_dmabuf_desc_token(desc, dmabuf, dir);
 		if (IS_ERR(*token))
@@ -178,6 +193,32 @@ put_token:
 	return ERR_PTR(-ENOMEM);
 }
 
+/*
+ * As for any other buffer. Nothing below looks at the range again: it decides
+ * what memory a device accesses.
+ */
+static int io_dmabuf_check_range(const struct io_mapped_ubuf *imu, u64 off,
+				 size_t len, int ddir)
+{
+	u64 end;
+
+	if (!len || len > MAX_RW_COUNT ||
+	    check_add_overflow(off, (u64)len, &end) || end > imu->len)
+		return -EFAULT;
+	if (!(imu->dir & (1 << ddir)))
+		return -EFAULT;
+	return 0;
+}
+
+/* Until when a request waits for the memory, 0 if it didn't have to yet */
+static unsigned long *io_dmabuf_req_end(struct io_kiocb *req)
+{
+	struct io_async_rw *io = req->async_data;
+	struct io_async_cmd *ac = req->async_data;
+
+	return io_is_uring_cmd(req) ? &ac->dmabuf_end : &io->dmabuf_end;
+}
+
 /* What io_dmabuf_import() says, but for the range */
 static int io_dmabuf_check(struct io_kiocb *req, unsigned int issue_flags)
 {
@@ -191,8 +232,10 @@ static int io_dmabuf_check(struct io_kiocb *req, unsigned int issue_flags)
 	if (unlikely(req->flags & REQ_F_HAS_METADATA))
 		return -EOPNOTSUPP;
 	if ((issue_flags & IO_URING_F_NONBLOCK) &&
-	    unlikely(!io_dmabuf_token_ready(token)))
+	    unlikely(!io_dmabuf_token_ready(token))) {
+		io_dmabuf_wait_start(io_dmabuf_req_end(req));
 		return -EAGAIN;
+	}
 	return 0;
 }
 
@@ -204,7 +247,7 @@ static size_t io_dmabuf_max_len(struct block_device *bdev, loff_t pos)
 {
 	const struct queue_limits *lim = bdev_limits(bdev);
 	sector_t sector = bdev->bd_start_sect + (pos >> SECTOR_SHIFT);
-	unsigned int max = lim->max_hw_dmabuf_sectors;
+	unsigned int max = lim->max_dmabuf_sectors;
 
 	/* does it no more: the block layer says so */
 	if (unlikely(!max))
@@ -220,14 +263,16 @@ static size_t io_dmabuf_max_len(struct block_device *bdev, loff_t pos)
  * @req:	read or write, has a node for a dma-buf
  * @iter:	iterator to set up, valid as long as @req has the node
  * @off:	start, an offset into the buffer
- * @len:	length in bytes. io_import_reg_buf() has checked it, @off and @ddir
+ * @len:	length in bytes
  * @pos:	position in the file
  * @ddir:	ITER_DEST to write to the buffer, ITER_SOURCE to read from it
  * @issue_flags: IO_URING_F_*
  *
  * Context: any, takes no locks.
  *
- * Return: 0; -EBADF if the buffer isn't registered for the file of @req; -EINVAL
+ * Return: 0; -EFAULT if the range is empty, longer than MAX_RW_COUNT or not
+ * within the buffer, or if that isn't registered for @ddir; -EBADF if it isn't
+ * registered for the file of @req; -EINVAL
  * if that isn't open with O_DIRECT, or not any more; -EOPNOTSUPP if @req has
  * metadata; -EAGAIN if the dma-buf isn't mapped, and @issue_flags say not to
  * wait; -E2BIG if the drive doesn't take it in one request, and they say so:
@@ -240,6 +285,9 @@ int io_dmabuf_import(struct io_kiocb *req, struct iov_iter *iter, u64 off,
 	struct inode *inode = req->file->f_mapping->host;
 	int ret;
 
+	ret = io_dmabuf_check_range(req->buf_node->buf, off, len, ddir);
+	if (unlikely(ret))
+		return ret;
 	ret = io_dmabuf_check(req, issue_flags);
 	if (unlikely(ret))
 		return ret;
@@ -266,7 +314,8 @@ int io_dmabuf_import(struct io_kiocb *req, struct iov_iter *iter, u64 off,
  *
  * Context: any, takes no locks.
  *
- * Return: 0; -EFAULT if an extent is empty or not within the buffer; -EOVERFLOW
+ * Return: 0; -EFAULT if an extent is empty, longer than MAX_RW_COUNT or not
+ * within the buffer, or if that isn't registered for @ddir; -EOVERFLOW
  * or -EINVAL if they have more than MAX_RW_COUNT bytes in all; -EINVAL if one
  * isn't aligned to what the drive needs; -EOPNOTSUPP if the file isn't a block
  * device; or what io_dmabuf_import() returns.
@@ -278,7 +327,7 @@ int io_dmabuf_import_vec(struct io_kiocb *req, struct iov_iter *iter,
 	struct io_mapped_ubuf *imu = req->buf_node->buf;
 	struct io_dmabuf_token *token = imu->priv;
 	struct inode *inode = req->file->f_mapping->host;
-	u64 off_bits = 0, len_bits = 0, end;
+	u64 off_bits = 0, len_bits = 0;
 	loff_t size = i_size_read(inode);
 	struct block_device *bdev;
 	size_t count = 0, left;
@@ -289,9 +338,9 @@ int io_dmabuf_import_vec(struct io_kiocb *req, struct iov_iter *iter,
 		u64 off = (uintptr_t)iov[i].iov_base;
 		size_t len = iov[i].iov_len;
 
-		if (!len || check_add_overflow(off, (u64)len, &end) ||
-		    end > imu->len)
-			return -EFAULT;
+		ret = io_dmabuf_check_range(imu, off, len, ddir);
+		if (ret)
+			return ret;
 		if (check_add_overflow(count, len, &count))
 			return -EOVERFLOW;
 	}
@@ -486,12 +535,41 @@ static ssize_t io_dmabuf_rw_async(struct kiocb *kiocb,
 	return io_dmabuf_parts_put(parts);
 }
 
-/* What a worker does that has waited for the memory, see io_dmabuf_prepare() */
-static int io_dmabuf_wait_error(int ret)
+struct io_dmabuf_req_wait {
+	struct io_dmabuf_wait	wait;
+	struct io_kiocb		*req;
+};
+
+static bool io_dmabuf_req_canceled(struct io_dmabuf_wait *wait)
 {
+	struct io_dmabuf_req_wait *w = container_of(wait,
+						    struct io_dmabuf_req_wait,
+						    wait);
+
+	return __io_wq_cancel_seen(w->req, IO_URING_F_IOWQ) ||
+	       io_wq_worker_stopped();
+}
+
+/* By a worker, which returns with dma_resv held if it is to @hold the memory */
+static int io_dmabuf_wait(struct io_kiocb *req, bool hold)
+{
+	struct io_dmabuf_token *token = req->buf_node->buf->priv;
+	unsigned long *end = io_dmabuf_req_end(req);
+	struct io_dmabuf_req_wait w = {
+		.wait = { .end = *end, .canceled = io_dmabuf_req_canceled },
+		.req = req,
+	};
+	int ret;
+
+	if (hold)
+		ret = io_dmabuf_token_hold(token, &w.wait);
+	else
+		ret = io_dmabuf_token_prepare(token, &w.wait);
+	*end = w.wait.end;
+
 	if (ret != -EINTR && ret != -ERESTARTSYS)
 		return ret;
-	if (fatal_signal_pending(current) || io_wq_worker_stopped())
+	if (fatal_signal_pending(current) || io_dmabuf_req_canceled(&w.wait))
 		return -ECANCELED;
 	/*
 	 * Exporters may do interruptible waits, and so return for a task_work,
@@ -521,15 +599,16 @@ static void io_dmabuf_held_complete(struct kiocb *kiocb, long res)
  * for the lock, and be faster at each attempt. If the file would have to wait,
  * for a tag say, then others make progress, and this one takes its chances.
  */
-static ssize_t io_dmabuf_rw_held(struct kiocb *kiocb,
-				 struct io_dmabuf_token *token, u64 off,
-				 size_t len, int ddir)
+static ssize_t io_dmabuf_rw_held(struct io_kiocb *req, struct kiocb *kiocb,
+				 u64 off, size_t len, int ddir)
 {
+	struct io_dmabuf_token *token = req->buf_node->buf->priv;
 	struct io_dmabuf_held held = { .kiocb = *kiocb };
 	struct blk_plug plug;
 	ssize_t ret;
 
-	ret = io_dmabuf_wait_error(io_dmabuf_token_hold(token));
+	io_dmabuf_wait_start(io_dmabuf_req_end(req));
+	ret = io_dmabuf_wait(req, true);
 	if (ret)
 		return ret;
 	init_completion(&held.done);
@@ -552,10 +631,10 @@ static ssize_t io_dmabuf_rw_held(struct kiocb *kiocb,
 	return ret;
 }
 
-static ssize_t io_dmabuf_rw_sync(struct kiocb *kiocb,
-				 struct io_dmabuf_token *token,
+static ssize_t io_dmabuf_rw_sync(struct io_kiocb *req, struct kiocb *kiocb,
 				 struct io_dmabuf_walk walk, int ddir)
 {
+	struct io_dmabuf_token *token = req->buf_node->buf->priv;
 	loff_t pos = kiocb->ki_pos;
 	bool stale = false;
 	size_t done = 0;
@@ -569,7 +648,7 @@ static ssize_t io_dmabuf_rw_sync(struct kiocb *kiocb,
 		/* a driver takes it at once, or it could be stale in the middle */
 		len = io_dmabuf_walk_next(&next, &off, stale);
 		if (stale)
-			ret = io_dmabuf_rw_held(kiocb, token, off, len, ddir);
+			ret = io_dmabuf_rw_held(req, kiocb, off, len, ddir);
 		else
 			ret = io_dmabuf_rw_part(kiocb, token, off, len, ddir);
 		if (ret == -ESTALE && !signal_pending(current)) {
@@ -631,7 +710,7 @@ ssize_t io_dmabuf_rw_vec(struct io_kiocb *req, struct kiocb *kiocb,
 
 	walk.left = count;
 	if (is_sync_kiocb(kiocb))
-		return io_dmabuf_rw_sync(kiocb, token, walk, ddir);
+		return io_dmabuf_rw_sync(req, kiocb, walk, ddir);
 	return io_dmabuf_rw_async(kiocb, token, walk, ddir);
 }
 
@@ -641,9 +720,9 @@ ssize_t io_dmabuf_rw_vec(struct io_kiocb *req, struct kiocb *kiocb,
  *
  * Context: worker of io-wq, without ->uring_lock. May sleep.
  *
- * Return: 0; -ECANCELED if the task or the ring is going away; -ESTALE if the
- * worker has a signal to see to, have @req queued again; or an error of
- * io_dmabuf_token_prepare().
+ * Return: 0; -ECANCELED if @req is canceled, or the task or the ring is going
+ * away; -ESTALE if the worker has a signal to see to, have @req queued again; or
+ * an error of io_dmabuf_token_prepare().
  */
 int io_dmabuf_prepare(struct io_kiocb *req)
 {
@@ -652,7 +731,7 @@ int io_dmabuf_prepare(struct io_kiocb *req)
 	if (io_dmabuf_token_ready(token))
 		return 0;
 
-	return io_dmabuf_wait_error(io_dmabuf_token_prepare(token));
+	return io_dmabuf_wait(req, false);
 }
 
 /**
@@ -666,9 +745,7 @@ int io_dmabuf_prepare(struct io_kiocb *req)
  */
 int io_dmabuf_hold(struct io_kiocb *req)
 {
-	struct io_dmabuf_token *token = req->buf_node->buf->priv;
-
-	return io_dmabuf_wait_error(io_dmabuf_token_hold(token));
+	return io_dmabuf_wait(req, true);
 }
 
 /**
@@ -689,13 +766,15 @@ void io_dmabuf_unhold(struct io_kiocb *req)
  * @req:	command that has a node for a dma-buf
  * @iter:	iterator to set up, valid as long as @req has the node
  * @off:	start, an offset into the buffer
- * @len:	length in bytes. io_import_reg_buf() has checked it, @off and @ddir
+ * @len:	length in bytes
  * @ddir:	ITER_DEST to write to the buffer, ITER_SOURCE to read from it
  * @issue_flags: IO_URING_F_*
  *
  * Context: process. Waits for the memory unless @issue_flags say not to.
  *
- * Return: 0; -EBADF if the buffer isn't registered for the file of @req; -EAGAIN
+ * Return: 0; -EFAULT if the range is empty, longer than MAX_RW_COUNT or not
+ * within the buffer, or if that isn't registered for @ddir; -EBADF if it isn't
+ * registered for the file of @req; -EAGAIN
  * if the dma-buf isn't mapped, and @issue_flags say not to wait; or what
  * io_dmabuf_prepare() returns.
  */
@@ -705,11 +784,16 @@ int io_dmabuf_import_cmd(struct io_kiocb *req, struct iov_iter *iter, u64 off,
 	struct io_dmabuf_token *token = req->buf_node->buf->priv;
 	int ret;
 
+	ret = io_dmabuf_check_range(req->buf_node->buf, off, len, ddir);
+	if (unlikely(ret))
+		return ret;
 	if (!io_dmabuf_token_match(token, req->file))
 		return -EBADF;
 	if (issue_flags & IO_URING_F_NONBLOCK) {
-		if (unlikely(!io_dmabuf_token_ready(token)))
+		if (unlikely(!io_dmabuf_token_ready(token))) {
+			io_dmabuf_wait_start(io_dmabuf_req_end(req));
 			return -EAGAIN;
+		}
 	} else {
 		ret = io_dmabuf_prepare(req);
 		if (unlikely(ret))
@@ -724,8 +808,8 @@ int io_dmabuf_import_cmd(struct io_kiocb *req, struct iov_iter *iter, u64 off,
  * @m:		fdinfo of a ring, in the line of the buffer
  * @imu:	the buffer
  *
- * Whether the devices reach the memory where it is, and how often it has moved,
- * is left out while somebody waits for it.
+ * Whether it is memory of a device, and how often it has moved, is left out while
+ * somebody maps it.
  *
  * Context: process, under ->uring_lock.
  */
@@ -746,8 +830,8 @@ void io_dmabuf_show_fdinfo(struct seq_file *m, struct io_mapped_ubuf *imu)
 	if (!mutex_trylock(&token->lock))
 		return;
 	list_for_each_entry(attach, &token->attaches, node) {
-		p2p &= attach->dba->peer2peer;
-		/* changes under dma_resv, and tells nothing by the last one */
+		/* these change under dma_resv, and the answer is a late one */
+		p2p &= data_race(attach->p2p);
 		moves += data_race(attach->moves);
 	}
 	seq_printf(m, ", devices:%u, p2p:%s, moves:%llu", token->nr_attaches,

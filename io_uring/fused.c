@@ -16,6 +16,7 @@
  */
 #include <linux/blk-mq.h>
 #include <linux/bvec.h>
+#include <linux/cred.h>
 #include <linux/errno.h>
 #include <linux/fs.h>
 #include <linux/io_uring/cmd.h>
@@ -24,7 +25,6 @@
 #include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/socket.h>
-#include <linux/sort.h>
 #include <linux/uio.h>
 
 #include <uapi/linux/io_uring.h>
@@ -89,13 +89,25 @@ bool io_fused_takes(u8 opcode)
 	}
 }
 
+/* What is looked at is what is used: user space may be writing to @from */
+static void io_fused_read_sqe(struct io_uring_sqe *to,
+			      const struct io_uring_sqe *from)
+{
+	const u64 *src = (const u64 *)from;
+	u64 *dst = (u64 *)to;
+	unsigned int i;
+
+	for (i = 0; i < sizeof(*to) / sizeof(*dst); i++)
+		dst[i] = READ_ONCE(src[i]);
+}
+
 /*
  * Turn the copy of a member's SQE, which may be @half of one, into that of the
  * request to run. One that is refused gets an opcode that doesn't exist, for
- * io_init_req() to say so.
+ * io_init_req() to say so. With @quiet, it can't report anything.
  */
 static void io_fused_fix_sqe(struct io_fused_member *m,
-			     struct io_uring_sqe *sqe, bool half)
+			     struct io_uring_sqe *sqe, bool half, bool quiet)
 {
 	bool ok = io_fused_takes(sqe->opcode) && !sqe->buf_index &&
 		  !(sqe->flags & ~IO_FUSED_MEMBER_FLAGS);
@@ -132,8 +144,9 @@ static void io_fused_fix_sqe(struct io_fused_member *m,
 			if (!(sqe->msg_flags & MSG_WAITALL))
 				m->want = U32_MAX;
 		}
+		ok &= !(sqe->msg_flags & ~IO_FUSED_SEND_FLAGS) &&
+		      !(quiet && (sqe->ioprio & IORING_SEND_ZC_REPORT_USAGE));
 		sqe->ioprio |= IORING_RECVSEND_FIXED_BUF;
-		ok &= !(sqe->msg_flags & ~IO_FUSED_SEND_FLAGS);
 		break;
 	case IORING_OP_MEMCPY:
 		/* the one side is lent, and the other isn't */
@@ -149,6 +162,7 @@ static void io_fused_fix_sqe(struct io_fused_member *m,
 		 */
 		ok &= !half;
 		sqe->uring_cmd_flags |= IORING_URING_CMD_FIXED;
+		m->opaque = true;
 		sized = false;
 		break;
 	default:
@@ -164,30 +178,60 @@ static void io_fused_fix_sqe(struct io_fused_member *m,
 	m->len = sqe->len;
 	if (sized)
 		m->want = m->len;
-	m->zeroed = U64_MAX;
 }
 
-/* What the ranges of a vectored member are, which are gone once it is issued */
-static int io_fused_note_iovec(struct io_fused_member *m)
+/* Ranges that are filled have an order, so that none is filled by two members */
+static int io_fused_add_range(struct io_fused *f, u64 off, u64 len)
+{
+	if (!len)
+		return 0;
+	if (off < f->end)
+		return -EINVAL;
+	if (check_add_overflow(off, len, &f->end))
+		f->end = U64_MAX;
+	return 0;
+}
+
+/* Those of a vectored member are gone once it is issued */
+static int io_fused_add_iovec(struct io_fused *f, struct io_fused_member *m)
 {
 	struct io_async_rw *io = m->req->async_data;
 	const struct iovec *iov;
 	unsigned int i;
 	u64 len = 0;
+	int ret;
 
-	if ((m->req->opcode != IORING_OP_READV_FIXED &&
-	     m->req->opcode != IORING_OP_WRITEV_FIXED) || !m->len)
+	if (!m->len)
 		return 0;
 	iov = io->vec.iovec + (io->vec.nr - m->len);
-	if (m->dest) {
-		m->iov = kmemdup_array(iov, m->len, sizeof(*m->iov),
-				       GFP_KERNEL_ACCOUNT);
-		return m->iov ? 0 : -ENOMEM;
-	}
-	for (i = 0; i < m->len; i++)
+	for (i = 0; i < m->len; i++) {
 		len += iov[i].iov_len;
-	m->want = min_t(u64, len, U32_MAX);
-	return 0;
+		if (!m->dest)
+			continue;
+		ret = io_fused_add_range(f, (uintptr_t)iov[i].iov_base,
+					 iov[i].iov_len);
+		if (ret)
+			return ret;
+	}
+	if (!m->dest) {
+		m->want = min_t(u64, len, U32_MAX);
+		return 0;
+	}
+	m->iov = kmemdup_array(iov, m->len, sizeof(*m->iov),
+			       GFP_KERNEL_ACCOUNT);
+	return m->iov ? 0 : -ENOMEM;
+}
+
+/* Take note of where in the lent memory a member that was prepared works */
+static int io_fused_add_ranges(struct io_fused *f, struct io_fused_member *m)
+{
+	switch (m->req->opcode) {
+	case IORING_OP_READV_FIXED:
+	case IORING_OP_WRITEV_FIXED:
+		return io_fused_add_iovec(f, m);
+	default:
+		return m->dest ? io_fused_add_range(f, m->off, m->len) : 0;
+	}
 }
 
 /*
@@ -225,10 +269,12 @@ void io_fused_add(struct io_kiocb *req, const struct io_uring_sqe *sqe)
 	struct io_fused_member *m = &f->members[f->nr++];
 	struct io_kiocb *member, *notif;
 	struct io_uring_sqe copy;
+	int ret;
 
 	*m = (struct io_fused_member) { };
-	memcpy(&copy, sqe, sizeof(copy));
-	io_fused_fix_sqe(m, &copy, f->nr == 1);
+	io_fused_read_sqe(&copy, sqe);
+	io_fused_fix_sqe(m, &copy, f->nr == 1,
+			 ioucmd->flags & IORING_FUSED_ONE_CQE);
 	member = io_init_member_req(req->ctx, &copy);
 	if (!member) {
 		f->err = -ENOMEM;
@@ -251,9 +297,11 @@ void io_fused_add(struct io_kiocb *req, const struct io_uring_sqe *sqe)
 	if (!(member->flags & REQ_F_FAIL)) {
 		if (member->opcode == IORING_OP_URING_CMD)
 			io_fused_copy_cmd(member, &copy, sqe);
-		if (io_fused_note_iovec(m))
-			f->err = -ENOMEM;
-		return;
+		ret = io_fused_add_ranges(f, m);
+		if (!ret)
+			return;
+		req_set_fail(member);
+		io_req_set_res(member, ret, 0);
 	}
 	if (f->err)
 		return;
@@ -268,44 +316,31 @@ void io_fused_add(struct io_kiocb *req, const struct io_uring_sqe *sqe)
  *
  * Context: submission, ->uring_lock is held.
  *
- * Return: 0; -EINVAL if members are missing; -ENOMEM; -ECANCELED if a member
- * was refused, or its error if nothing but the command tells it. All members
- * fail along with the command then.
+ * Return: 0; what io_fused_prep() has failed with; -EINVAL if members are
+ * missing; -ENOMEM; -ECANCELED if a member was refused, or its error if nothing
+ * but the command tells it. All members fail along with the command then.
  */
 int io_fused_prepared(struct io_kiocb *req)
 {
 	struct io_fused *f = io_fused_of(req);
 
+	if (req->flags & REQ_F_FAIL)
+		return req->cqe.res;
 	return f->nr < f->nr_members ? -EINVAL : f->err;
 }
 
-/**
- * io_fused_prep - prepare a fused command and the member in its own SQE
- * @req:	IORING_OP_FUSED_CMD
- * @sqe:	its 128 byte SQE
- *
- * Context: submission, ->uring_lock is held.
- *
- * Return: how many SQ entries follow, to be given to io_fused_add() before
- * io_fused_prepared() is called; -EINVAL for fields that aren't as they should;
- * -ENOMEM; or, if there is just one member, as io_fused_prepared().
- */
-int io_fused_prep(struct io_kiocb *req, const struct io_uring_sqe *sqe)
+/* All but the number of members, @nr. The first one is added. */
+static int io_fused_init(struct io_kiocb *req, const struct io_uring_sqe *sqe,
+			 unsigned int nr)
 {
 	struct io_uring_cmd *ioucmd = io_kiocb_to_cmd(req, struct io_uring_cmd);
 	struct io_async_cmd *ac;
 	struct io_fused *f;
-	unsigned int nr;
 	u32 flags;
 
-	/* what was here before is somebody else's, and io_fused_fail() looks */
-	ioucmd->fused = NULL;
-
 	flags = READ_ONCE(sqe->fused_flags);
-	if (flags & ~IO_FUSED_FLAGS)
-		return -EINVAL;
-	nr = READ_ONCE(sqe->nr_secondary) ?: 1;
-	if (READ_ONCE(sqe->__pad1) || nr > IO_FUSED_MAX)
+	if ((flags & ~IO_FUSED_FLAGS) || READ_ONCE(sqe->__pad1) ||
+	    READ_ONCE(sqe->file_index))
 		return -EINVAL;
 	ioucmd->cmd_op = READ_ONCE(sqe->cmd_op);
 	ioucmd->flags = flags | IORING_URING_CMD_FUSED;
@@ -323,11 +358,46 @@ int io_fused_prep(struct io_kiocb *req, const struct io_uring_sqe *sqe)
 		f = kmalloc_flex(*f, members, nr, GFP_KERNEL_ACCOUNT);
 	if (!f)
 		return -ENOMEM;
-	*f = (struct io_fused) { .req = req, .nr_members = nr };
+	*f = (struct io_fused) {
+		.req = req, .nr_members = nr, .creds = get_current_cred(),
+	};
 	ioucmd->fused = f;
 
 	io_fused_add(req, sqe + 1);
-	return nr > 1 ? nr - 1 : io_fused_prepared(req);
+	return 0;
+}
+
+/**
+ * io_fused_prep - prepare a fused command and the member in its own SQE
+ * @req:	IORING_OP_FUSED_CMD
+ * @sqe:	its 128 byte SQE
+ *
+ * Context: submission, ->uring_lock is held.
+ *
+ * Return: how many SQ entries follow, which are the command's whatever else is
+ * wrong with it. If it hasn't failed, as REQ_F_FAIL says, they are to be given
+ * to io_fused_add(). io_fused_prepared() is called in any case. If there is just
+ * one member, -EINVAL for fields that aren't as they should; -ENOMEM; or as
+ * io_fused_prepared(). -EINVAL if the number isn't one, and no entry is taken.
+ */
+int io_fused_prep(struct io_kiocb *req, const struct io_uring_sqe *sqe)
+{
+	unsigned int nr = READ_ONCE(sqe->nr_secondary) ?: 1;
+	int ret;
+
+	/* what was here before is somebody else's, and io_fused_fail() looks */
+	io_kiocb_to_cmd(req, struct io_uring_cmd)->fused = NULL;
+
+	if (nr > IO_FUSED_MAX)
+		return -EINVAL;
+	ret = io_fused_init(req, sqe, nr);
+	if (nr == 1)
+		return ret ?: io_fused_prepared(req);
+	if (ret) {
+		req_set_fail(req);
+		io_req_set_res(req, ret, 0);
+	}
+	return nr - 1;
 }
 
 /**
@@ -421,6 +491,7 @@ static void io_fused_free(struct io_uring_cmd *ioucmd)
 		WARN_ON_ONCE(f->members[i].req);
 		kfree(f->members[i].iov);
 	}
+	put_cred(f->creds);
 	if (f->nr_members == 1)
 		io_cache_free(&cmd_to_io_kiocb(ioucmd)->ctx->fused_cache, f);
 	else
@@ -484,61 +555,6 @@ unsigned int io_fused_nr(struct io_kiocb *req)
 	return nr;
 }
 
-static bool io_fused_has_range(const struct io_mapped_ubuf *imu, u64 off,
-			       u64 len)
-{
-	return off <= imu->len && len <= imu->len - off;
-}
-
-/* Zero @len bytes but for the first @done, that a member was to fill in */
-static void io_fused_zero_range(struct io_fused_member *m,
-				struct io_mapped_ubuf *imu, u64 off, u64 len,
-				u64 done)
-{
-	struct iov_iter iter;
-
-	if (!(imu->dir & IO_BUF_DEST) || done >= len ||
-	    !io_fused_has_range(imu, off, len))
-		return;
-	iov_iter_bvec(&iter, ITER_DEST, imu->bvec, imu->nr_bvecs, imu->len);
-	iov_iter_advance(&iter, off + done);
-	iov_iter_zero(len - done, &iter);
-	m->zeroed = min(m->zeroed, off + done);
-}
-
-/*
- * What a read was to fill and did not may hold anything. The driver, and those
- * that it hands the buffer to, count on the whole of it.
- */
-static void io_fused_zero(struct io_fused_member *m, struct io_mapped_ubuf *imu)
-{
-	u64 done = max(m->res, 0), len = 0;
-	unsigned int i;
-
-	if (!m->iov) {
-		io_fused_zero_range(m, imu, m->off, m->len, done);
-		return;
-	}
-	for (i = 0; i < m->len; i++)
-		if (io_fused_has_range(imu, (uintptr_t)m->iov[i].iov_base,
-				       m->iov[i].iov_len))
-			len += m->iov[i].iov_len;
-	/* they overlap, and there may be many: all of it, and that once */
-	if (len > imu->len && done < len) {
-		io_fused_zero_range(m, imu, 0, imu->len, 0);
-		return;
-	}
-	for (i = 0; i < m->len; i++) {
-		struct iovec *iov = &m->iov[i];
-
-		io_fused_zero_range(m, imu, (uintptr_t)iov->iov_base,
-				    iov->iov_len, done);
-		/* and leave what it did fill, for io_fused_filled() */
-		iov->iov_len = min_t(u64, done, iov->iov_len);
-		done -= iov->iov_len;
-	}
-}
-
 /**
  * io_fused_note - a member of a fused command is done
  * @member:	the member, its CQE is posted
@@ -548,14 +564,12 @@ static void io_fused_zero(struct io_fused_member *m, struct io_mapped_ubuf *imu)
 void io_fused_note(struct io_kiocb *member)
 {
 	struct io_fused_member *m;
-	struct io_mapped_ubuf *imu;
 	struct io_fused *f;
 
 	/* never started, its command fails as well and knows why */
 	if (!(member->flags & REQ_F_BUF_NODE))
 		return;
-	imu = member->buf_node->buf;
-	f = imu->priv;
+	f = member->buf_node->buf->priv;
 	m = &f->members[member->buf_index];
 	m->req = NULL;
 	m->res = member->cqe.res;
@@ -569,8 +583,6 @@ void io_fused_note(struct io_kiocb *member)
 		m->res = -EIO;
 	/* REQ_F_FAIL isn't for those that are polled */
 	m->failed = (member->flags & REQ_F_FAIL) || m->res < 0;
-	if (m->dest)
-		io_fused_zero(m, imu);
 }
 
 /* The first error by the order of members, or how many bytes they have moved */
@@ -592,88 +604,87 @@ static s32 io_fused_result(struct io_fused *f, bool *failed)
 	return err ?: min_t(u64, bytes, INT_MAX);
 }
 
-/* From the end of the buffer to its start */
-static int io_fused_cmp_iov(const void *a, const void *b)
+/* Tell about one range, @left is what the member has filled from there on */
+static void io_fused_filled(struct io_fused *f, u64 off, u64 len, u64 *left,
+			    void (*fn)(void *priv, u64 off, u64 len, u64 filled),
+			    void *priv)
 {
-	const struct iovec *x = a, *y = b;
+	u64 filled = min(*left, len);
 
-	return -cmp_int((uintptr_t)x->iov_base, (uintptr_t)y->iov_base);
-}
-
-/* Move @end on by what @m has filled there, and forget about that */
-static bool io_fused_extend(struct io_fused_member *m, u64 *end)
-{
-	bool more = false;
-	u64 off, len;
-
-	while (m->len) {
-		if (m->iov) {
-			off = (uintptr_t)m->iov[m->len - 1].iov_base;
-			len = m->iov[m->len - 1].iov_len;
-		} else {
-			off = m->off;
-			/* a file may say anything */
-			len = min_t(u32, max(m->res, 0), m->len);
-		}
-		if (off > *end)
-			break;
-		*end = max(*end, off + len);
-		m->len = m->iov ? m->len - 1 : 0;
-		more = true;
+	*left -= filled;
+	if (off > f->len || len > f->len - off) {
+		len = 0;
+		filled = 0;
 	}
-	return more;
-}
-
-/* How much of the buffer is filled without a gap, if @end bytes were before */
-static u64 io_fused_filled(struct io_fused *f, u64 end)
-{
-	unsigned int i;
-	bool more;
-
-	for (i = 0; i < f->nr; i++) {
-		struct io_fused_member *m = &f->members[i];
-
-		if (m->iov)
-			sort(m->iov, m->len, sizeof(*m->iov), io_fused_cmp_iov,
-			     NULL);
-	}
-	do {
-		more = false;
-		for (i = 0; i < f->nr; i++)
-			if (f->members[i].dest)
-				more |= io_fused_extend(&f->members[i], &end);
-		/* one alone has done what it can, others may close its gaps */
-	} while (more && f->nr > 1);
-	/* one that has failed may have zeroed what another one had filled */
-	for (i = 0; i < f->nr; i++)
-		end = min(end, f->members[i].zeroed);
-	return end;
+	fn(priv, off, len, filled);
 }
 
 /**
- * io_uring_cmd_lend_result - what the members of a fused command have done
+ * io_uring_cmd_lend_filled - what the members of a fused command have filled
  * @ioucmd:	the command
- * @filled:	how many bytes from the start of the memory were filled before,
- *		0 if it wasn't lent before. On return, how many are filled now,
- *		by whichever members, up to the first that was not. Also if
- *		others have failed.
+ * @fn:		called for each range that a member was to fill, with its offset
+ *		in the lent memory, its length, and how much of it was filled,
+ *		from its start on. The ranges are in order and don't overlap. The
+ *		length is 0 for one that isn't in the memory.
+ * @priv:	argument of @fn
  *
- * To be called once, by one of the functions that were passed as @release and
- * @done when the memory was lent.
+ * Nothing is known of what a range holds where it wasn't filled: what was there
+ * before, or what a member that has failed has left there.
  *
- * Context: as for these.
+ * Context: @release of the lent memory, or afterwards and before the command is
+ * completed.
+ *
+ * Return: true; false if commands of drivers are among the members of memory
+ * that was to be filled, which may have filled any of it.
+ */
+bool io_uring_cmd_lend_filled(struct io_uring_cmd *ioucmd,
+			      void (*fn)(void *priv, u64 off, u64 len, u64 filled),
+			      void *priv)
+{
+	struct io_fused *f = ioucmd->fused;
+	bool known = true;
+	unsigned int i, j;
+
+	if (!(f->dir & IO_BUF_DEST))
+		return true;
+	for (i = 0; i < f->nr; i++) {
+		struct io_fused_member *m = &f->members[i];
+		/* a file may say anything */
+		u64 filled = max(m->res, 0);
+
+		if (m->opaque)
+			known = false;
+		if (!m->dest)
+			continue;
+		if (!m->iov) {
+			io_fused_filled(f, m->off, m->len, &filled, fn, priv);
+			continue;
+		}
+		for (j = 0; j < m->len; j++)
+			io_fused_filled(f, (uintptr_t)m->iov[j].iov_base,
+					m->iov[j].iov_len, &filled, fn, priv);
+	}
+	return known;
+}
+EXPORT_SYMBOL_GPL(io_uring_cmd_lend_filled);
+
+/**
+ * io_uring_cmd_lend_result - have the members of a fused command succeeded?
+ * @ioucmd:	the command
+ *
+ * Context: as for io_uring_cmd_lend_filled(), which tells how much of the memory
+ * is filled.
  *
  * Return: 0; the error of the first member that failed; -EIO if one was to take
  * data from the memory and has taken less than it was to.
  */
-int io_uring_cmd_lend_result(struct io_uring_cmd *ioucmd, u64 *filled)
+int io_uring_cmd_lend_result(struct io_uring_cmd *ioucmd)
 {
 	struct io_fused *f = ioucmd->fused;
 	bool failed = false, cut = false;
 	unsigned int i;
 	s32 res;
 
-	*filled = io_fused_filled(f, *filled);
 	res = io_fused_result(f, &failed);
 	if (res < 0)
 		return res;
@@ -753,7 +764,11 @@ static struct io_rsrc_node *io_fused_alloc(struct io_uring_cmd *ioucmd,
 
 	node = io_kernel_buffer_alloc(req->ctx, nr_bvecs, len, dir,
 				      io_fused_release, ioucmd->fused);
-	return node ? node : ERR_PTR(-ENOMEM);
+	if (!node)
+		return ERR_PTR(-ENOMEM);
+	ioucmd->fused->len = len;
+	ioucmd->fused->dir = dir;
+	return node;
 }
 
 /* Give @member what a lookup of the buffer would give it */
@@ -800,8 +815,15 @@ static void io_fused_submit(struct io_tw_req tw_req, io_tw_token_t tw)
 	struct io_fused *f = member->buf_node->buf->priv;
 
 	f->members[member->buf_index].started = true;
+	/* with those of its submission, as a request that is deferred */
+	if (!(member->flags & REQ_F_CREDS) && f->creds != current_cred()) {
+		member->creds = get_cred(f->creds);
+		member->flags |= REQ_F_CREDS;
+	}
 	if (f->canceled)
 		io_req_defer_failed(member, -ECANCELED);
+	else if (f->no_zc && io_send_zc_notif(member))
+		io_req_defer_failed(member, -EOPNOTSUPP);
 	else if (!tw.cancel && !io_fused_takes_file(member))
 		io_req_defer_failed(member, -EOPNOTSUPP);
 	else
@@ -885,6 +907,24 @@ void io_fused_show_fdinfo(struct seq_file *m, struct io_ring_ctx *ctx)
 	}
 }
 
+/**
+ * io_uring_cmd_lend_no_zc - don't leave lent memory to others
+ * @ioucmd:	command that io_uring_cmd_is_fused()
+ *
+ * To be called before memory is lent. What a zerocopy send has left with the
+ * network can't be cancelled: whoever holds the other socket, or the packet,
+ * decides when it is free. That isn't for those whose memory somebody waits for
+ * and whose server isn't trusted. Members that are zerocopy sends fail with
+ * -EOPNOTSUPP.
+ *
+ * Context: as for io_uring_cmd_lend_bvec().
+ */
+void io_uring_cmd_lend_no_zc(struct io_uring_cmd *ioucmd)
+{
+	ioucmd->fused->no_zc = true;
+}
+EXPORT_SYMBOL_GPL(io_uring_cmd_lend_no_zc);
+
 /* Start the members, and put the reference to @node */
 static void io_fused_start(struct io_uring_cmd *ioucmd,
 			   struct io_rsrc_node *node, void (*release)(void *),
@@ -934,8 +974,12 @@ static void io_fused_start(struct io_uring_cmd *ioucmd,
  * ->uring_cmd() has returned -EIOCBQUEUED for it, or does so now, and the
  * driver doesn't call io_uring_cmd_done().
  *
- * @done may ask for io_uring_cmd_lend_result(). The command isn't fused any
+ * @release and @done may ask for io_uring_cmd_lend_filled(), and for
+ * io_uring_cmd_lend_result(). When @done is called the command isn't fused any
  * more, and is the driver's to complete, now or later, and to make cancelable.
+ *
+ * What the members didn't fill holds anything. It is the driver's to see to it
+ * that nobody takes that for data, when nothing is lent any more.
  *
  * Context: ->uring_cmd() or task work of the command. Takes ->uring_lock unless
  * @issue_flags say that it is held. May sleep.

@@ -21,16 +21,14 @@ struct seq_file;
 /**
  * struct io_fused_member - a member of a fused command
  * @req:	the request that runs on the lent buffer, NULL once it is done
- * @iov:	copy of the ranges that a vectored read fills, or NULL. Once it is
- *		done, what it has filled of them.
+ * @iov:	copy of the ranges that a vectored read fills, or NULL
  * @off:	start of its range in the buffer
  * @len:	length of that range, 0 if it has none; or the number of @iov
  * @want:	a result below that is less than was asked for. 0 if REQ_F_FAIL
  *		says so as well.
- * @zeroed:	the first byte that it was to fill and hasn't, so that it was
- *		zeroed; or U64_MAX
  * @res:	its result
  * @dest:	it writes to the buffer
+ * @opaque:	it is a command, which may write to the buffer or not
  * @failed:	it failed, or was short
  * @started:	it was issued. Nothing but the command knows it up to there.
  */
@@ -39,10 +37,10 @@ struct io_fused_member {
 	struct iovec		*iov;
 	u64			off;
 	u32			len;
-	u64			zeroed;
 	u32			want;
 	s32			res;
 	bool			dest;
+	bool			opaque;
 	bool			failed;
 	bool			started;
 };
@@ -54,8 +52,13 @@ struct io_fused_member {
  * @release:	the driver's, called when the buffer isn't used any more
  * @priv:	its argument
  * @done:	the driver's, called in place of completing the command; or NULL
+ * @creds:	of whoever has submitted it, for members that have no personality
  * @err:	why the command can't be issued, or 0
+ * @end:	where the last range that a member fills ends, as they are prepared
+ * @len:	length of the lent buffer
+ * @dir:	what members may do to it, 1 << ITER_DEST or 1 << ITER_SOURCE
  * @lent:	the driver has lent the buffer
+ * @no_zc:	members must not leave the buffer to the network
  * @canceled:	members that aren't started yet are not to be
  * @node:	in ctx->fused_list, from its issue until the buffer isn't lent any
  *		more
@@ -81,8 +84,13 @@ struct io_fused {
 	void			(*release)(void *priv);
 	void			*priv;
 	io_req_tw_func_t	done;
+	const struct cred	*creds;
 	int			err;
+	u64			end;
+	u64			len;
+	u8			dir;
 	bool			lent;
+	bool			no_zc;
 	bool			canceled;
 	struct hlist_node	node;
 	unsigned int		nr;

@@ -33,6 +33,7 @@
 #include <linux/iov_iter.h>
 #include <linux/kernel.h>
 #include <linux/mm.h>
+#include <linux/nospec.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
 #include <linux/uio.h>
@@ -235,7 +236,8 @@ static int io_memcpy_import(struct io_kiocb *req, struct io_memcpy *mc,
  * Not copy_to_user() and the like, which check that the kernel side is a single
  * slab object: a driver may lend what spans several. The bounds that count are
  * those of the registered buffer, and were checked. So was the user range, by
- * import_ubuf().
+ * import_ubuf(). A CPU may have guessed the outcome of that, so the address is
+ * masked at the copy, or the copy waits, as in lib/iov_iter.c.
  */
 static __always_inline size_t io_memcpy_to_user(void *from, size_t progress,
 						size_t len, void *priv,
@@ -245,6 +247,8 @@ static __always_inline size_t io_memcpy_to_user(void *from, size_t progress,
 
 	if (should_fail_usercopy())
 		return len;
+	if (can_do_masked_user_access())
+		to = mask_user_address(to);
 	instrument_copy_to_user(to, from, len);
 	return raw_copy_to_user(to, from, len);
 }
@@ -258,6 +262,10 @@ static __always_inline size_t io_memcpy_from_user(void *to, size_t progress,
 
 	if (should_fail_usercopy())
 		return len;
+	if (can_do_masked_user_access())
+		from = mask_user_address(from);
+	else
+		barrier_nospec();
 	instrument_copy_from_user_before(to, from, len);
 	left = raw_copy_from_user(to, from, len);
 	instrument_copy_from_user_after(to, from, len, left);
@@ -436,8 +444,8 @@ static int io_memcpy_copy(struct io_kiocb *req, struct io_memcpy *mc,
 	if (unlikely(ret))
 		return ret;
 	/*
-	 * Only now, with the buffers referenced: who unregisters or replaces
-	 * one of them doesn't know how far a request under way has got.
+	 * Punt only after taking the buffer references: a concurrent unregister
+	 * or update must not change what this request copies.
 	 */
 	if ((issue_flags & IO_URING_F_NONBLOCK) &&
 	    mc->len > IO_MEMCPY_INLINE_MAX)

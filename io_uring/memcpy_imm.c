@@ -261,7 +261,7 @@ static int io_memcpy_imm_fixed(struct io_kiocb *req,
 		WRITE_ONCE(*(u64 *)dst, imm->val);
 		break;
 	}
-	/* who spins on it does so by another mapping of the page */
+	/* a thread that spins on it uses another mapping of the page */
 	flush_dcache_page(bv.bv_page);
 	kunmap_local(kaddr);
 	return 0;

@@ -50,6 +50,10 @@ CHECKPATCH_IGNORE_TOOLS = {
     "PREFER_DEFINED_ATTRIBUTE_MACRO": "__aligned() and its like are the kernel's",
     "BIT_MACRO": "is the kernel's, and kublk.h, where it isn't, has shifts all over",
     "MACRO_WITH_FLOW_CONTROL": "a macro may leave its test, as kselftest's own SKIP() does",
+    "BRACES": "ASSERT_ and EXPECT_ of kselftest are two statements each",
+    "MULTISTATEMENT_MACRO_USE_DO_WHILE": "a macro may declare variants of a fixture",
+    "MACRO_ARG_REUSE": "and each of these gets the macro's arguments",
+    "ENOSYS": "a FUSE server answers so to what it doesn't have",
 }
 # Words that codespell takes for misspellings.
 CODESPELL_IGNORE = "inflight,optin,befores"

@@ -26,7 +26,9 @@
  *
  * Fences: only DMA_RESV_USAGE_KERNEL is waited for, when a map is made, that is
  * until the memory is where the map says. Synchronisation with others that use
- * the memory is up to user space.
+ * the memory is up to user space. Nothing is waited for under dma_resv or
+ * token->lock: the map is attach->next meanwhile, where io_dmabuf_invalidate()
+ * finds it. Each of those who wait has a time limit of its own.
  *
  * Copyright (C) 2026 The uring-offload authors
  */
@@ -44,9 +46,11 @@
 #include <linux/slab.h>
 #include <linux/swiotlb.h>
 
-/* How long the memory may take to arrive, and how often to look for a signal. */
+/* How long the memory may take to arrive, and how often to look whether to stop */
 #define IO_DMABUF_WAIT		(10 * HZ)
-#define IO_DMABUF_WAIT_SLICE	(HZ / 10)
+#define IO_DMABUF_WAIT_SLICE	(HZ / 10L)
+/* How long a device that can't have the memory isn't tried again for. */
+#define IO_DMABUF_ERROR		HZ
 
 static const void *io_dmabuf_target(struct file *file)
 {
@@ -55,6 +59,26 @@ static const void *io_dmabuf_target(struct file *file)
 	if (S_ISBLK(inode->i_mode))
 		return I_BDEV(inode)->bd_disk;
 	return file;
+}
+
+static void io_dmabuf_error_set(struct io_dmabuf_error *error, int err)
+{
+	WRITE_ONCE(error->err, err);
+	WRITE_ONCE(error->end, jiffies + IO_DMABUF_ERROR);
+}
+
+/* Returns 0 if there is none, or if it is time to try again. */
+static int io_dmabuf_error_get(const struct io_dmabuf_error *error)
+{
+	int err = READ_ONCE(error->err);
+
+	return err && time_before(jiffies, READ_ONCE(error->end)) ? err : 0;
+}
+
+/* About the attempt, and not about the device. */
+static bool io_dmabuf_interrupted(int err)
+{
+	return err == -EINTR || err == -ERESTARTSYS;
 }
 
 /*
@@ -83,11 +107,16 @@ static void io_dmabuf_unmap(struct io_dmabuf_attach *attach, bool quiesce)
 	struct io_dmabuf_device *ddev = attach->ddev;
 	struct io_dmabuf_map *map;
 
+	if (attach->next) {
+		io_dmabuf_map_free(attach->next);
+		attach->next = NULL;
+	}
 	map = rcu_dereference_protected(attach->map, dma_resv_held(resv));
 	if (!map)
 		return;
 
 	RCU_INIT_POINTER(attach->map, NULL);
+	attach->p2p = false;
 	if (quiesce)
 		ddev->ops->quiesce(ddev, map);
 	if (ddev->ops->map_exit)
@@ -101,7 +130,9 @@ static void io_dmabuf_invalidate(struct dma_buf_attachment *dba)
 
 	dma_resv_assert_held(dba->dmabuf->resv);
 
-	if (rcu_access_pointer(attach->map)) {
+	/* to where it can have it, maybe */
+	io_dmabuf_error_set(&attach->error, 0);
+	if (attach->next || rcu_access_pointer(attach->map)) {
 		attach->moves++;
 		io_dmabuf_unmap(attach, true);
 	}
@@ -111,28 +142,6 @@ static const struct dma_buf_attach_ops io_dmabuf_importer_ops = {
 	.allow_peer2peer	= true,
 	.invalidate_mappings	= io_dmabuf_invalidate,
 };
-
-/*
- * A new map has its DMA addresses before the memory is there. Killable only:
- * io_uring has signals pending that are none.
- */
-static int io_dmabuf_wait_memory(struct dma_buf *dmabuf)
-{
-	unsigned long end = jiffies + IO_DMABUF_WAIT;
-	long ret;
-
-	do {
-		ret = dma_resv_wait_timeout(dmabuf->resv,
-					    DMA_RESV_USAGE_KERNEL, false,
-					    IO_DMABUF_WAIT_SLICE);
-		if (ret)
-			return ret < 0 ? ret : 0;
-		if (fatal_signal_pending(current))
-			return -EINTR;
-	} while (time_before(jiffies, end));
-
-	return -ETIMEDOUT;
-}
 
 /* Whether the addresses are what all of the code that uses them counts on. */
 static bool io_dmabuf_sgt_valid(struct sg_table *sgt, u64 size)
@@ -154,14 +163,11 @@ static bool io_dmabuf_sgt_valid(struct sg_table *sgt, u64 size)
 	return sum == size;
 }
 
-/* Of MMIO, which is a table without pages, there is nothing to sync. */
 static bool io_dmabuf_sgt_need_sync(struct sg_table *sgt, struct device *dev)
 {
 	struct scatterlist *sg;
 	int i;
 
-	if (!sgt->orig_nents)
-		return false;
 	for_each_sgtable_dma_sg(sgt, sg, i)
 		if (dma_need_sync(dev, sg_dma_address(sg)))
 			return true;
@@ -216,18 +222,39 @@ static u8 io_dmabuf_seg_shift(const struct io_dmabuf_seg *segs, unsigned int nr)
 	return ilog2(size);
 }
 
+/*
+ * Where the memory is decides what may be done with it: a CPU's cache has
+ * nothing of a BAR, and maintenance by its address is an oops on some machines.
+ */
+static int io_dmabuf_map_place(struct io_dmabuf_attach *attach,
+			       struct io_dmabuf_map *map)
+{
+	bool host, device;
+
+	dma_buf_sgt_places(map->sgt, &host, &device);
+	if (host && attach->token->need_p2p)
+		return -EREMOTEIO;
+	attach->p2p = !host;
+	map->need_sync = host && io_dmabuf_sgt_need_sync(map->sgt,
+							 attach->ddev->dev);
+	return map->need_sync && device ? -EOPNOTSUPP : 0;
+}
+
 static int io_dmabuf_map_segs(struct io_dmabuf_attach *attach,
 			      struct io_dmabuf_map *map)
 {
 	struct dma_buf *dmabuf = attach->token->dmabuf;
 	unsigned int nr;
+	int ret;
 
 	if (!io_dmabuf_sgt_valid(map->sgt, dmabuf->size)) {
 		pr_warn_ratelimited("dma-buf of %s: its mapping doesn't fit it\n",
 				    dmabuf->exp_name);
 		return -EINVAL;
 	}
-	map->need_sync = io_dmabuf_sgt_need_sync(map->sgt, attach->ddev->dev);
+	ret = io_dmabuf_map_place(attach, map);
+	if (ret)
+		return ret;
 
 	nr = io_dmabuf_walk_segs(map, NULL);
 	map->segs = kvmalloc_objs(*map->segs, (size_t)nr + 1,
@@ -260,17 +287,14 @@ static int io_dmabuf_map_vmap(struct io_dmabuf_attach *attach,
 	return 0;
 }
 
-/* Under token->lock, so that nobody else maps it. */
-static int io_dmabuf_map_locked(struct io_dmabuf_attach *attach)
+/* The first step: the exporter says where the memory will be. */
+static int io_dmabuf_map_new(struct io_dmabuf_attach *attach)
 {
-	struct io_dmabuf_device *ddev = attach->ddev;
 	struct io_dmabuf_token *token = attach->token;
 	struct io_dmabuf_map *map;
 	int ret;
 
-	dma_resv_assert_held(token->dmabuf->resv);
-
-	map = kzalloc(ddev->ops->map_size, GFP_KERNEL_ACCOUNT);
+	map = kzalloc(attach->ddev->ops->map_size, GFP_KERNEL_ACCOUNT);
 	if (!map)
 		return -ENOMEM;
 	map->attach = attach;
@@ -280,15 +304,25 @@ static int io_dmabuf_map_locked(struct io_dmabuf_attach *attach)
 		kfree(map);
 		return ret;
 	}
+	attach->next = map;
+	return 0;
+}
 
-	ret = io_dmabuf_wait_memory(token->dmabuf);
-	if (!ret)
-		ret = io_dmabuf_map_segs(attach, map);
+/* The second one: the memory is there. */
+static int io_dmabuf_map_publish(struct io_dmabuf_attach *attach)
+{
+	struct io_dmabuf_device *ddev = attach->ddev;
+	struct io_dmabuf_map *map = attach->next;
+	int ret;
+
+	attach->next = NULL;
+	ret = io_dmabuf_map_segs(attach, map);
 	if (!ret && ddev->ops->vmap)
 		ret = io_dmabuf_map_vmap(attach, map);
 	if (!ret && ddev->ops->map_init)
 		ret = ddev->ops->map_init(ddev, map);
 	if (ret) {
+		attach->p2p = false;
 		io_dmabuf_map_free(map);
 		return ret;
 	}
@@ -297,62 +331,190 @@ static int io_dmabuf_map_locked(struct io_dmabuf_attach *attach)
 	return 0;
 }
 
-/* Under token->lock and dma_resv. */
-static int io_dmabuf_map_all(struct io_dmabuf_token *token)
+/* Map what can be mapped for now: the number of new maps, or an error. */
+static int io_dmabuf_map_new_all(struct io_dmabuf_token *token, int *err)
 {
 	struct io_dmabuf_attach *attach;
-	int ret;
+	int ret, nr = 0;
 
-	if (list_empty(&token->attaches))
-		return -ENODEV;
 	list_for_each_entry(attach, &token->attaches, node) {
 		if (rcu_access_pointer(attach->map))
 			continue;
-		ret = io_dmabuf_map_locked(attach);
-		if (ret)
-			return ret;
+		if (!attach->next) {
+			ret = io_dmabuf_map_new(attach);
+			if (io_dmabuf_interrupted(ret))
+				return ret;
+			if (ret) {
+				io_dmabuf_error_set(&attach->error, ret);
+				*err = *err ?: ret;
+				continue;
+			}
+			token->since = jiffies;
+		}
+		nr++;
 	}
+	return nr;
+}
+
+/*
+ * Returns 0 with *@there false if the memory has to be waited for. The new maps
+ * stay meanwhile, unless it moves again.
+ *
+ * A device for which it can't be mapped keeps its error, and the others go on.
+ * It is an error for all if there are none, or if the token is a new one.
+ */
+static int io_dmabuf_map_all(struct io_dmabuf_token *token, bool *there)
+{
+	struct dma_resv *resv = token->dmabuf->resv;
+	struct io_dmabuf_attach *attach;
+	bool mapped = false;
+	int ret, err = 0;
+
+	lockdep_assert_held(&token->lock);
+	dma_resv_assert_held(resv);
+
+	ret = io_dmabuf_map_new_all(token, &err);
+	if (ret < 0)
+		return ret;
+	/* to map it may be what makes it move */
+	*there = !ret || dma_resv_test_signaled(resv, DMA_RESV_USAGE_KERNEL);
+	if (!*there)
+		return token->live ? 0 : err;
+
+	list_for_each_entry(attach, &token->attaches, node) {
+		if (attach->next) {
+			ret = io_dmabuf_map_publish(attach);
+			if (io_dmabuf_interrupted(ret))
+				return ret;
+			if (ret) {
+				io_dmabuf_error_set(&attach->error, ret);
+				err = err ?: ret;
+			}
+		}
+		if (rcu_access_pointer(attach->map))
+			mapped = true;
+	}
+	if (mapped && token->live)
+		return 0;
+	return err ?: mapped ? 0 : -ENODEV;
+}
+
+/*
+ * Without locks: whoever else has to do with the dma-buf goes on. Killable only:
+ * io_uring has signals pending that are none.
+ */
+static int io_dmabuf_wait_memory(struct io_dmabuf_token *token,
+				 struct io_dmabuf_wait *wait)
+{
+	long left, ret;
+
+	do {
+		left = wait->end - jiffies;
+		if (left <= 0)
+			return -ETIMEDOUT;
+		ret = dma_resv_wait_timeout(token->dmabuf->resv,
+					    DMA_RESV_USAGE_KERNEL, false,
+					    min(left, IO_DMABUF_WAIT_SLICE));
+		if (ret)
+			return ret < 0 ? ret : 0;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+	} while (!wait->canceled || !wait->canceled(wait));
+
+	return -ECANCELED;
+}
+
+/**
+ * io_dmabuf_wait_start - start the time that memory has to arrive
+ * @end:	when that is over, or 0
+ *
+ * A request has its time once, however often it finds the memory moved: this
+ * does nothing from the second time on.
+ *
+ * Context: any.
+ */
+void io_dmabuf_wait_start(unsigned long *end)
+{
+	if (!*end)
+		*end = (jiffies + IO_DMABUF_WAIT) ?: 1;
+}
+EXPORT_SYMBOL_GPL(io_dmabuf_wait_start);
+
+/*
+ * Attach the device that was missing. If it can't be, then that is the error of
+ * those requests that need it.
+ */
+static int io_dmabuf_token_complete(struct io_dmabuf_token *token)
+{
+	struct file *file = token->file;
+	int ret;
+
+	if (!READ_ONCE(token->incomplete) || io_dmabuf_error_get(&token->error))
+		return 0;
+	if (!xchg(&token->incomplete, 0))
+		return 0;
+	ret = file->f_op->create_dmabuf_token(file, token);
+	if (!ret || io_dmabuf_interrupted(ret) || list_empty(&token->attaches))
+		return ret;
+	io_dmabuf_error_set(&token->error, ret);
 	return 0;
 }
 
 /**
  * io_dmabuf_token_hold - map a dma-buf wherever it isn't, and keep it there
  * @token:	token, the caller has a reference
+ * @wait:	for how long to wait for the memory, and what ends that
  *
- * For who submits a request that has failed with -ESTALE before: an exporter
- * that waits for dma_resv would move the memory the moment that it is mapped,
- * and so on with each attempt. Until io_dmabuf_token_release() it can't, nor can
- * it do anything else with the dma-buf. So the caller may only submit, without
- * waiting (IOCB_NOWAIT), and not for the result. The request stays valid after
- * that: who moves the memory waits for it.
+ * Used when a request has already failed with -ESTALE: otherwise an exporter
+ * that waits for dma_resv could move the memory again as soon as it is mapped,
+ * on every retry. Until io_dmabuf_token_release() it can't, nor can it do
+ * anything else with the dma-buf. So the caller may only submit, without waiting
+ * (IOCB_NOWAIT), and not for the result. The request stays valid after that:
+ * who moves the memory waits for it.
  *
- * Context: process, may sleep: for the exporter, and for up to 10 seconds until
- * the memory has arrived. Takes token->lock, and may allocate memory. A fatal
+ * The memory is waited for without locks. An exporter that has it move again in
+ * less time than it takes to get hold of dma_resv never lets it be there, for
+ * anybody: that ends with -ETIMEDOUT.
+ *
+ * Context: process, may sleep: for the exporter, and until the memory has
+ * arrived or @wait is over. Takes token->lock, and may allocate memory. A fatal
  * signal interrupts it, but not while somebody else has dma_resv. Returns with
  * dma_resv held if it returns 0.
  *
  * Return: 0; or what io_dmabuf_token_prepare() returns.
  */
-int io_dmabuf_token_hold(struct io_dmabuf_token *token)
+int io_dmabuf_token_hold(struct io_dmabuf_token *token,
+			 struct io_dmabuf_wait *wait)
 {
-	struct file *file = token->file;
+	unsigned long since;
+	bool there = false;
 	int ret;
 
-	if (xchg(&token->incomplete, false)) {
-		ret = file->f_op->create_dmabuf_token(file, token);
+	ret = io_dmabuf_token_complete(token);
+	if (ret)
+		return ret;
+
+	for (;;) {
+		if (wait->canceled && wait->canceled(wait))
+			return -ECANCELED;
+		ret = mutex_lock_killable(&token->lock);
+		if (ret)
+			return ret;
+		dma_resv_lock(token->dmabuf->resv, NULL);
+		ret = io_dmabuf_map_all(token, &there);
+		since = token->since;
+		if (ret || !there)
+			dma_resv_unlock(token->dmabuf->resv);
+		mutex_unlock(&token->lock);
+		if (ret || there)
+			return ret;
+
+		if (!wait->end)
+			wait->end = (since + IO_DMABUF_WAIT) ?: 1;
+		ret = io_dmabuf_wait_memory(token, wait);
 		if (ret)
 			return ret;
 	}
-
-	ret = mutex_lock_killable(&token->lock);
-	if (ret)
-		return ret;
-	dma_resv_lock(token->dmabuf->resv, NULL);
-	ret = io_dmabuf_map_all(token);
-	if (ret)
-		dma_resv_unlock(token->dmabuf->resv);
-	mutex_unlock(&token->lock);
-	return ret;
 }
 EXPORT_SYMBOL_GPL(io_dmabuf_token_hold);
 
@@ -371,26 +533,33 @@ EXPORT_SYMBOL_GPL(io_dmabuf_token_release);
 /**
  * io_dmabuf_token_prepare - map a dma-buf wherever it isn't
  * @token:	token, the caller has a reference
+ * @wait:	for how long to wait for the memory, and what ends that
  *
  * Called after a request has failed with -ESTALE, or before it would:
  * io_dmabuf_token_ready() tells. When this returns, the exporter may have moved
  * the memory again.
  *
- * Context: process, may sleep: for the exporter, and for up to 10 seconds until
- * the memory has arrived. Takes token->lock and dma_resv, and may allocate
- * memory. A fatal signal interrupts it.
+ * If it can be mapped for some of the devices only, that is a success. Requests
+ * that get to one of the others fail with what io_dmabuf_map_status() says.
  *
- * Return: 0; -EINTR; -ENOMEM; -ENODEV if no device is left that could do I/O;
- * -ETIMEDOUT if the memory doesn't arrive; -EINVAL if the exporter's addresses
- * aren't multiples of 4096 bytes, or don't add up to the size of the dma-buf;
- * what the driver's @map_init or create_dmabuf_token returns; or why the
- * exporter can't map it, -ENODEV if the memory is revoked.
+ * Context: process, may sleep: for the exporter, and until the memory has
+ * arrived or @wait is over, without locks. Takes token->lock and dma_resv, and
+ * may allocate memory. A fatal signal interrupts it.
+ *
+ * Return: 0; -EINTR; -ECANCELED if @wait was canceled; -ENOMEM; -ENODEV if no
+ * device is left that could do I/O; -ETIMEDOUT if the memory doesn't arrive;
+ * -EINVAL if the exporter's addresses aren't multiples of 4096 bytes, or don't
+ * add up to the size of the dma-buf; -EREMOTEIO if it is the host's memory now,
+ * and was to be that of a device; -EOPNOTSUPP if it is both, and the host's has
+ * to be synced; what the driver's @map_init or create_dmabuf_token returns; or
+ * why the exporter can't map it, -ENODEV if the memory is revoked.
  */
-int io_dmabuf_token_prepare(struct io_dmabuf_token *token)
+int io_dmabuf_token_prepare(struct io_dmabuf_token *token,
+			    struct io_dmabuf_wait *wait)
 {
 	int ret;
 
-	ret = io_dmabuf_token_hold(token);
+	ret = io_dmabuf_token_hold(token, wait);
 	if (!ret)
 		io_dmabuf_token_release(token);
 	return ret;
@@ -398,7 +567,8 @@ int io_dmabuf_token_prepare(struct io_dmabuf_token *token)
 EXPORT_SYMBOL_GPL(io_dmabuf_token_prepare);
 
 /**
- * io_dmabuf_token_ready - whether a dma-buf is mapped for all of its devices
+ * io_dmabuf_token_ready - whether a dma-buf is mapped for all devices that can
+ *			   have it
  * @token:	token, the caller has a reference
  *
  * Context: any. The answer may be wrong the moment after; it only saves a
@@ -411,18 +581,63 @@ bool io_dmabuf_token_ready(struct io_dmabuf_token *token)
 	struct io_dmabuf_attach *attach;
 	bool ready = false;
 
-	if (unlikely(READ_ONCE(token->incomplete)))
+	if (unlikely(READ_ONCE(token->incomplete)) &&
+	    !io_dmabuf_error_get(&token->error))
 		return false;
 
 	guard(rcu)();
 	list_for_each_entry_rcu(attach, &token->attaches, node) {
-		ready = rcu_access_pointer(attach->map);
-		if (!ready)
-			break;
+		if (likely(rcu_access_pointer(attach->map)))
+			ready = true;
+		else if (!io_dmabuf_error_get(&attach->error))
+			return false;
 	}
 	return ready;
 }
 EXPORT_SYMBOL_GPL(io_dmabuf_token_ready);
+
+/**
+ * io_dmabuf_map_status - what a request without a map ends with
+ * @token:	what the request reads or writes
+ * @ddev:	device for which io_dmabuf_map_get() has returned NULL
+ *
+ * A drive may have several devices, of which some can't have the memory. What
+ * can't be mapped isn't asked for again for a second, so that a request which
+ * comes back to such a device after io_dmabuf_token_prepare() ends.
+ *
+ * Context: any.
+ *
+ * Return: BLK_STS_STALE; or the status of why it can't be mapped for @ddev.
+ */
+blk_status_t io_dmabuf_map_status(struct io_dmabuf_token *token,
+				  struct io_dmabuf_device *ddev)
+{
+	const struct io_dmabuf_error *error = &token->error;
+	struct io_dmabuf_attach *attach;
+	bool others = false;
+	blk_status_t sts;
+	int err;
+
+	guard(rcu)();
+	list_for_each_entry_rcu(attach, &token->attaches, node) {
+		if (attach->ddev == ddev)
+			error = &attach->error;
+		else if (rcu_access_pointer(attach->map))
+			others = true;
+	}
+	err = io_dmabuf_error_get(error);
+	/* an error of all is one of io_dmabuf_token_prepare() */
+	if (!err || !others)
+		return BLK_STS_STALE;
+
+	sts = errno_to_blk_status(err);
+	/* what has a request queued again, and is for ever with some */
+	if (sts == BLK_STS_RESOURCE || sts == BLK_STS_DEV_RESOURCE ||
+	    sts == BLK_STS_AGAIN)
+		return BLK_STS_IOERR;
+	return sts;
+}
+EXPORT_SYMBOL_GPL(io_dmabuf_map_status);
 
 /**
  * io_dmabuf_token_match - whether a token is good for I/O on a file
@@ -606,8 +821,8 @@ EXPORT_SYMBOL_GPL(io_dmabuf_token_put);
  *		it, DMA_BIDIRECTIONAL for both
  * @off:	start of the window, an offset into @dmabuf
  * @len:	length of the window, 0 for all from @off on
- * @flags:	IO_DMABUF_P2P_REQUIRED to fail if the memory has to be moved for
- *		a device to reach it
+ * @flags:	IO_DMABUF_P2P_REQUIRED to fail if the memory isn't that of a
+ *		device, now or when it is mapped again
  *
  * Takes references to @file and @dmabuf, the caller keeps his. The dma-buf is
  * mapped when this returns, for all devices that may serve @file now.
@@ -626,6 +841,7 @@ struct io_dmabuf_token *io_dmabuf_token_create(struct file *file,
 					       u64 off, u64 len,
 					       unsigned int flags)
 {
+	struct io_dmabuf_wait wait = {};
 	struct io_dmabuf_token *token;
 	u64 end;
 	int ret;
@@ -656,11 +872,12 @@ struct io_dmabuf_token *io_dmabuf_token_create(struct file *file,
 
 	ret = file->f_op->create_dmabuf_token(file, token);
 	if (!ret)
-		ret = io_dmabuf_token_prepare(token);
+		ret = io_dmabuf_token_prepare(token, &wait);
 	if (ret) {
 		io_dmabuf_token_put(token);
 		return ERR_PTR(ret);
 	}
+	token->live = true;
 	return token;
 }
 EXPORT_SYMBOL_GPL(io_dmabuf_token_create);

@@ -37,7 +37,7 @@
 #define TDB_FLAGS	(TEST_DMABUF_RDONLY | TEST_DMABUF_STATIC | \
 			 TEST_DMABUF_NO_VMAP | TEST_DMABUF_NO_P2P | \
 			 TEST_DMABUF_LONG | TEST_DMABUF_SHORT | \
-			 TEST_DMABUF_UNALIGNED)
+			 TEST_DMABUF_UNALIGNED | TEST_DMABUF_DEVICE)
 /* how many moves the old memory is kept for */
 #define TDB_KEEP	4
 
@@ -63,6 +63,7 @@ struct tdb_map {
 	struct tdb_mem		*mem;
 	struct device		*dev;
 	enum dma_data_direction	dir;
+	bool			no_pages;
 };
 
 /**
@@ -289,6 +290,22 @@ static void tdb_map_lie(struct tdb *tdb, struct sg_table *sgt, int sign)
 		sg_dma_address(sgt->sgl) += sign * 512;
 }
 
+/* Take the pages off a table, or put them back for the DMA API */
+static void tdb_map_pages(struct tdb_map *map, bool put)
+{
+	struct tdb_mem *mem = map->mem;
+	struct scatterlist *sg;
+	int i;
+
+	for_each_sgtable_sg(&map->sgt, sg, i) {
+		if (put)
+			sg_set_buf(sg, mem->segs[i].addr,
+				   tdb_seg_size(&mem->segs[i]));
+		else
+			sg_set_page(sg, NULL, tdb_seg_size(&mem->segs[i]), 0);
+	}
+}
+
 static int tdb_map_mem(struct tdb *tdb, struct tdb_map *map)
 {
 	struct tdb_mem *mem = tdb->mem;
@@ -307,6 +324,9 @@ static int tdb_map_mem(struct tdb *tdb, struct tdb_map *map)
 	}
 	kref_get(&mem->ref);
 	map->mem = mem;
+	map->no_pages = (tdb->flags & TEST_DMABUF_DEVICE) && !tdb->faults.host;
+	if (map->no_pages)
+		tdb_map_pages(map, false);
 	return 0;
 }
 
@@ -364,6 +384,8 @@ static void tdb_unmap(struct dma_buf_attachment *dba, struct sg_table *sgt,
 		msleep(tdb->faults.unmap_delay_ms);
 	tdb_map_lie(tdb, sgt, -1);
 	list_del(&map->node);
+	if (map->no_pages)
+		tdb_map_pages(map, true);
 	dma_unmap_sgtable(map->dev, sgt, map->dir, 0);
 	sg_free_table(sgt);
 	tdb_mem_put(map->mem);
@@ -379,7 +401,8 @@ static int tdb_begin_cpu_access(struct dma_buf *dmabuf,
 
 	dma_resv_lock(dmabuf->resv, NULL);
 	list_for_each_entry(map, &tdb->maps, node)
-		dma_sync_sgtable_for_cpu(map->dev, &map->sgt, map->dir);
+		if (!map->no_pages)
+			dma_sync_sgtable_for_cpu(map->dev, &map->sgt, map->dir);
 	dma_resv_unlock(dmabuf->resv);
 	return 0;
 }
@@ -392,7 +415,9 @@ static int tdb_end_cpu_access(struct dma_buf *dmabuf,
 
 	dma_resv_lock(dmabuf->resv, NULL);
 	list_for_each_entry(map, &tdb->maps, node)
-		dma_sync_sgtable_for_device(map->dev, &map->sgt, map->dir);
+		if (!map->no_pages)
+			dma_sync_sgtable_for_device(map->dev, &map->sgt,
+						    map->dir);
 	dma_resv_unlock(dmabuf->resv);
 	return 0;
 }
@@ -657,7 +682,7 @@ static int tdb_revoke(struct tdb *tdb, struct test_dmabuf_move *move)
 static int tdb_set_faults(struct tdb *tdb,
 			  const struct test_dmabuf_faults *faults)
 {
-	if (faults->pad || faults->map_errno > MAX_ERRNO ||
+	if (faults->host > 1 || faults->map_errno > MAX_ERRNO ||
 	    (faults->fail_maps && !faults->map_errno) ||
 	    faults->map_delay_ms > TEST_DMABUF_MAX_DELAY ||
 	    faults->unmap_delay_ms > TEST_DMABUF_MAX_DELAY)

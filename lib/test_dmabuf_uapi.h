@@ -34,6 +34,8 @@
 #define TEST_DMABUF_SHORT		0x20
 /* Lie: the first segment starts 512 bytes late */
 #define TEST_DMABUF_UNALIGNED		0x40
+/* Pretend to be memory of a device: what is mapped has no pages */
+#define TEST_DMABUF_DEVICE		0x80
 
 /**
  * struct test_dmabuf_create - TEST_DMABUF_CREATE, makes a dma-buf
@@ -83,7 +85,7 @@ struct test_dmabuf_move {
  * @map_errno:	with this
  * @map_delay_ms: how long each attempt takes. Signals interrupt it: -EINTR
  * @unmap_delay_ms: how long it takes to undo a mapping
- * @pad:	0
+ * @host:	1: TEST_DMABUF_DEVICE has no room, the host's memory has to do
  */
 struct test_dmabuf_faults {
 	__s32	fd;
@@ -91,7 +93,7 @@ struct test_dmabuf_faults {
 	__u32	map_errno;
 	__u32	map_delay_ms;
 	__u32	unmap_delay_ms;
-	__u32	pad;
+	__u32	host;
 };
 
 /**

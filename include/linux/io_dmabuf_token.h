@@ -3,6 +3,7 @@
 #define _LINUX_IO_DMABUF_TOKEN_H
 
 #include <linux/bits.h>
+#include <linux/blk_types.h>
 #include <linux/cleanup.h>
 #include <linux/dma-direction.h>
 #include <linux/err.h>
@@ -88,8 +89,7 @@ struct io_dmabuf_seg {
  * @seg_shift:	all segments but the last have this size, as a power of two;
  *		0 if they don't
  * @need_sync:	the device isn't coherent: call io_dmabuf_map_sync_for_device()
- *		and _cpu() around each access
- * @rcu:	frees it
+ *		and _cpu() around each access. Never for memory of a device
  *
  * Made by io_dmabuf_token_prepare(), constant from then on. Published in the
  * attach, readers are in an RCU or SRCU section that @quiesce waits for.
@@ -102,7 +102,16 @@ struct io_dmabuf_map {
 	unsigned int		nr_segs;
 	u8			seg_shift;
 	bool			need_sync;
-	struct rcu_head		rcu;
+};
+
+/**
+ * struct io_dmabuf_error - why a device can't have the memory
+ * @err:	errno, or 0
+ * @end:	when to try again, in jiffies
+ */
+struct io_dmabuf_error {
+	int		err;
+	unsigned long	end;
 };
 
 /**
@@ -112,9 +121,12 @@ struct io_dmabuf_map {
  * @dba:	the importer's side of the dma-buf
  * @map:	current generation, NULL when it is stale. Written under dma_resv,
  *		read under RCU or SRCU
+ * @next:	what becomes @map once the memory is there, under dma_resv
  * @node:	in token->attaches. Written under token->lock, read under RCU
  * @dev_node:	in ddev->attaches, guarded by ddev->lock
  * @moves:	how often the exporter has invalidated a map, under dma_resv
+ * @error:	of the last attempt to map it. Written under dma_resv
+ * @p2p:	@map is of memory of a device, reached where it is. Under dma_resv
  * @rcu:	frees it
  *
  * If the exporter moves or revokes the memory, the map goes and the attach
@@ -126,9 +138,12 @@ struct io_dmabuf_attach {
 	struct io_dmabuf_device		*ddev;
 	struct dma_buf_attachment	*dba;
 	struct io_dmabuf_map __rcu	*map;
+	struct io_dmabuf_map		*next;
 	struct list_head		node;
 	struct list_head		dev_node;
 	u64				moves;
+	struct io_dmabuf_error		error;
+	bool				p2p;
 	struct rcu_head			rcu;
 };
 
@@ -142,12 +157,15 @@ struct io_dmabuf_attach {
  *		only be written from, or DMA_BIDIRECTIONAL
  * @off:	start of the window, an offset into @dmabuf
  * @len:	length of the window
- * @need_p2p:	refuse exporters that would move the memory to the host
+ * @need_p2p:	refuse memory of the host, whenever it is mapped
  * @lock:	serialises changes of @attaches, and prepare
  * @attaches:	changed under @lock, read under RCU
  * @nr_attaches: their number, under @lock
+ * @since:	when it was mapped last, in jiffies, under @lock
  * @incomplete:	a device that isn't attached was asked to do I/O: a path that
  *		came later. The next prepare asks the driver to attach it
+ * @error:	why that couldn't be attached
+ * @live:	was mapped for all of its devices, when it was made
  *
  * Lock order: @lock, then dma_resv of @dmabuf, then the device's lock.
  */
@@ -160,10 +178,27 @@ struct io_dmabuf_token {
 	u64				off;
 	u64				len;
 	bool				need_p2p;
-	struct mutex			lock;	/* the two below */
+	struct mutex			lock;	/* the three below */
 	struct list_head		attaches;
 	unsigned int			nr_attaches;
-	bool				incomplete;
+	unsigned long			since;
+	/* not a bool: no xchg() of a byte on some architectures */
+	int				incomplete;
+	struct io_dmabuf_error		error;
+	bool				live;
+};
+
+/**
+ * struct io_dmabuf_wait - how to wait for memory that is on its way
+ * @end:	when to give up, in jiffies, as io_dmabuf_wait_start() has set it.
+ *		If 0 the time starts when the memory was mapped, which may be
+ *		before that: to have waited for a turn counts
+ * @canceled:	[optional] whether nobody wants it any more. Called now and then,
+ *		without locks
+ */
+struct io_dmabuf_wait {
+	unsigned long	end;
+	bool		(*canceled)(struct io_dmabuf_wait *wait);
 };
 
 /* flags of io_dmabuf_token_create() */
@@ -185,8 +220,11 @@ void io_dmabuf_token_put(struct io_dmabuf_token *token);
 bool io_dmabuf_token_match(const struct io_dmabuf_token *token,
 			   struct file *file);
 bool io_dmabuf_token_ready(struct io_dmabuf_token *token);
-int io_dmabuf_token_prepare(struct io_dmabuf_token *token);
-int io_dmabuf_token_hold(struct io_dmabuf_token *token);
+void io_dmabuf_wait_start(unsigned long *end);
+int io_dmabuf_token_prepare(struct io_dmabuf_token *token,
+			    struct io_dmabuf_wait *wait);
+int io_dmabuf_token_hold(struct io_dmabuf_token *token,
+			 struct io_dmabuf_wait *wait);
 void io_dmabuf_token_release(struct io_dmabuf_token *token);
 
 /* for drivers */
@@ -195,6 +233,8 @@ void io_dmabuf_device_init(struct io_dmabuf_device *ddev, struct device *dev,
 void io_dmabuf_device_shutdown(struct io_dmabuf_device *ddev);
 int io_dmabuf_attach_add(struct io_dmabuf_token *token,
 			 struct io_dmabuf_device *ddev);
+blk_status_t io_dmabuf_map_status(struct io_dmabuf_token *token,
+				  struct io_dmabuf_device *ddev);
 void io_dmabuf_map_sync_for_device(struct io_dmabuf_map *map, u64 off,
 				   size_t len, enum dma_data_direction dir);
 void io_dmabuf_map_sync_for_cpu(struct io_dmabuf_map *map, u64 off,
@@ -225,12 +265,18 @@ static inline bool io_dmabuf_token_ready(struct io_dmabuf_token *token)
 	return false;
 }
 
-static inline int io_dmabuf_token_prepare(struct io_dmabuf_token *token)
+static inline void io_dmabuf_wait_start(unsigned long *end)
+{
+}
+
+static inline int io_dmabuf_token_prepare(struct io_dmabuf_token *token,
+					  struct io_dmabuf_wait *wait)
 {
 	return -EOPNOTSUPP;
 }
 
-static inline int io_dmabuf_token_hold(struct io_dmabuf_token *token)
+static inline int io_dmabuf_token_hold(struct io_dmabuf_token *token,
+				       struct io_dmabuf_wait *wait)
 {
 	return -EOPNOTSUPP;
 }
@@ -250,8 +296,9 @@ static inline void io_dmabuf_token_release(struct io_dmabuf_token *token)
  * that ends, or for as long as quiesce knows that a request uses it.
  *
  * Return: the map, or NULL if it is stale, or if the token has no attach for
- * this device. The request then fails with BLK_STS_STALE, and who submitted it
- * calls io_dmabuf_token_prepare() and tries again.
+ * this device. The request then fails with io_dmabuf_map_status(). If that is
+ * BLK_STS_STALE, who submitted it calls io_dmabuf_token_prepare() and tries
+ * again.
  */
 static inline struct io_dmabuf_map *
 io_dmabuf_map_get(struct io_dmabuf_token *token, struct io_dmabuf_device *ddev)
@@ -263,7 +310,7 @@ io_dmabuf_map_get(struct io_dmabuf_token *token, struct io_dmabuf_device *ddev)
 	list_for_each_entry_rcu(attach, &token->attaches, node)
 		if (likely(attach->ddev == ddev))
 			return rcu_dereference(attach->map);
-	WRITE_ONCE(token->incomplete, true);
+	WRITE_ONCE(token->incomplete, 1);
 	return NULL;
 }
 

@@ -10,6 +10,7 @@
 #include <linux/anon_inodes.h>
 #include <linux/delay.h>
 #include <linux/dma-buf.h>
+#include <linux/dma-fence.h>
 #include <linux/dma-resv.h>
 #include <linux/file.h>
 #include <linux/fs.h>
@@ -29,7 +30,7 @@ struct mock_seg {
 
 struct mock_dev {
 	struct io_dmabuf_device	ddev;
-	int			init_err;
+	int			init_err, map_err, attach_err;
 	unsigned int		inits, exits, quiesced;
 };
 
@@ -38,7 +39,7 @@ struct mock {
 	struct dma_buf		*dmabuf;
 	const struct mock_seg	*segs;
 	int			attach_err, map_err;
-	bool			no_p2p, released;
+	bool			no_p2p, host, released;
 	unsigned int		attaches, detaches, maps, unmaps;
 	/* file */
 	struct file		*file;
@@ -47,12 +48,21 @@ struct mock {
 	struct device		*dev;
 };
 
+static struct mock_dev *mock_dev_of(struct dma_buf_attachment *dba)
+{
+	struct io_dmabuf_attach *attach = dba->importer_priv;
+
+	return container_of(attach->ddev, struct mock_dev, ddev);
+}
+
 static int mock_attach(struct dma_buf *dmabuf, struct dma_buf_attachment *dba)
 {
 	struct mock *mock = dmabuf->priv;
 
 	if (mock->attach_err)
 		return mock->attach_err;
+	if (mock_dev_of(dba)->attach_err)
+		return mock_dev_of(dba)->attach_err;
 	if (mock->no_p2p)
 		dba->peer2peer = false;
 	mock->attaches++;
@@ -88,6 +98,8 @@ static struct sg_table *mock_map(struct dma_buf_attachment *dba,
 
 	if (mock->map_err)
 		return ERR_PTR(mock->map_err);
+	if (mock_dev_of(dba)->map_err)
+		return ERR_PTR(mock_dev_of(dba)->map_err);
 	while (nr < MOCK_SEGS && (mock->segs[nr].addr || mock->segs[nr].len))
 		nr++;
 	sgt = kzalloc_obj(*sgt);
@@ -98,6 +110,9 @@ static struct sg_table *mock_map(struct dma_buf_attachment *dba,
 		return ERR_PTR(-ENOMEM);
 	}
 	for_each_sgtable_dma_sg(sgt, sg, i) {
+		/* without pages it is memory of a device */
+		if (mock->host)
+			sg_set_page(sg, ZERO_PAGE(0), mock->segs[i].len, 0);
 		sg_dma_address(sg) = mock->segs[i].addr;
 		sg_dma_len(sg) = mock->segs[i].len;
 	}
@@ -250,6 +265,13 @@ static struct io_dmabuf_token *mock_token(struct mock *mock)
 				      DMA_BIDIRECTIONAL, 0, 0, 0);
 }
 
+static int mock_prepare(struct io_dmabuf_token *token)
+{
+	struct io_dmabuf_wait wait = {};
+
+	return io_dmabuf_token_prepare(token, &wait);
+}
+
 static void mock_move(struct mock *mock)
 {
 	dma_resv_lock(mock->dmabuf->resv, NULL);
@@ -272,7 +294,7 @@ static void io_dmabuf_test_create(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, mock->maps, 1);
 
 	/* there is nothing to do */
-	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(token), 0);
+	KUNIT_EXPECT_EQ(test, mock_prepare(token), 0);
 	KUNIT_EXPECT_EQ(test, mock->maps, 1);
 
 	io_dmabuf_token_put(token);
@@ -459,7 +481,7 @@ static void io_dmabuf_test_move(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, dev->quiesced, 1);
 
 	mock->segs = moved;
-	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(token), 0);
+	KUNIT_EXPECT_EQ(test, mock_prepare(token), 0);
 	KUNIT_EXPECT_TRUE(test, io_dmabuf_token_ready(token));
 	map = io_dmabuf_map_get(token, &dev->ddev);
 	KUNIT_ASSERT_NOT_NULL(test, map);
@@ -467,6 +489,120 @@ static void io_dmabuf_test_move(struct kunit *test)
 			SZ_8M + SZ_4K);
 	KUNIT_EXPECT_EQ(test, map->attach->moves, 1);
 
+	io_dmabuf_token_put(token);
+}
+
+static const char *mock_fence_name(struct dma_fence *fence)
+{
+	return "io_dmabuf";
+}
+
+static const struct dma_fence_ops mock_fence_ops = {
+	.get_driver_name	= mock_fence_name,
+	.get_timeline_name	= mock_fence_name,
+};
+
+/* The memory moves, and isn't there before the fence says so. */
+static struct dma_fence *mock_move_fence(struct kunit *test, struct mock *mock)
+{
+	struct dma_resv *resv = mock->dmabuf->resv;
+	struct dma_fence *fence = kzalloc_obj(*fence);
+
+	KUNIT_ASSERT_NOT_NULL(test, fence);
+	dma_fence_init(fence, &mock_fence_ops, NULL,
+		       dma_fence_context_alloc(1), 1);
+	dma_resv_lock(resv, NULL);
+	KUNIT_EXPECT_EQ(test, dma_resv_reserve_fences(resv, 1), 0);
+	dma_buf_invalidate_mappings(mock->dmabuf);
+	dma_resv_add_fence(resv, fence, DMA_RESV_USAGE_KERNEL);
+	dma_resv_unlock(resv);
+	return fence;
+}
+
+static void mock_arrive(struct dma_fence *fence)
+{
+	dma_fence_signal(fence);
+	dma_fence_put(fence);
+}
+
+/* Somebody who loses patience after a few looks. */
+struct mock_wait {
+	struct io_dmabuf_wait	wait;
+	struct mock		*mock;
+	unsigned int		looks;
+	bool			locked;
+};
+
+static bool mock_canceled(struct io_dmabuf_wait *wait)
+{
+	struct mock_wait *w = container_of(wait, struct mock_wait, wait);
+
+	if (dma_resv_trylock(w->mock->dmabuf->resv))
+		dma_resv_unlock(w->mock->dmabuf->resv);
+	else
+		w->locked = true;
+	return ++w->looks > 2;
+}
+
+static void io_dmabuf_test_wait(struct kunit *test)
+{
+	struct mock *mock = test->priv;
+	struct mock_dev *dev = &mock->devs[0];
+	struct io_dmabuf_token *token = mock_token(mock);
+	struct mock_wait w = {
+		.wait.canceled = mock_canceled, .mock = mock,
+	};
+	struct io_dmabuf_wait over = { .end = jiffies ?: 1 };
+	struct dma_fence *fence;
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, token);
+	fence = mock_move_fence(test, mock);
+	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(token, &over),
+			-ETIMEDOUT);
+	/* mapped, and not to be found before the memory is there */
+	KUNIT_EXPECT_EQ(test, mock->maps, 2);
+	KUNIT_EXPECT_FALSE(test, io_dmabuf_token_ready(token));
+	KUNIT_EXPECT_NULL(test, io_dmabuf_map_get(token, &dev->ddev));
+
+	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(token, &w.wait),
+			-ECANCELED);
+	KUNIT_EXPECT_EQ(test, w.looks, 3);
+	KUNIT_EXPECT_FALSE(test, w.locked);
+	KUNIT_EXPECT_EQ(test, mock->maps, 2);
+
+	/* it is there: also for whose time is over */
+	mock_arrive(fence);
+	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(token, &over), 0);
+	KUNIT_EXPECT_EQ(test, mock->maps, 2);
+	KUNIT_EXPECT_TRUE(test, io_dmabuf_token_ready(token));
+
+	/* moved, and moved again before it was there */
+	fence = mock_move_fence(test, mock);
+	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(token, &over),
+			-ETIMEDOUT);
+	KUNIT_EXPECT_EQ(test, mock->unmaps, 2);
+	mock_move(mock);
+	KUNIT_EXPECT_EQ(test, mock->unmaps, 3);
+	mock_arrive(fence);
+	KUNIT_EXPECT_EQ(test, mock_prepare(token), 0);
+	KUNIT_EXPECT_EQ(test, mock->maps, 4);
+
+	/* the token goes first, then the device */
+	fence = mock_move_fence(test, mock);
+	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(token, &over),
+			-ETIMEDOUT);
+	io_dmabuf_token_put(token);
+	KUNIT_EXPECT_EQ(test, mock->unmaps, mock->maps);
+	mock_arrive(fence);
+	token = mock_token(mock);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, token);
+	fence = mock_move_fence(test, mock);
+	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(token, &over),
+			-ETIMEDOUT);
+	io_dmabuf_device_shutdown(&dev->ddev);
+	KUNIT_EXPECT_EQ(test, mock->unmaps, mock->maps);
+	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(token, &over), -ENODEV);
+	mock_arrive(fence);
 	io_dmabuf_token_put(token);
 }
 
@@ -479,19 +615,57 @@ static void io_dmabuf_test_revoke(struct kunit *test)
 
 	mock->map_err = -ENODEV;
 	mock_move(mock);
-	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(token), -ENODEV);
-	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(token), -ENODEV);
+	KUNIT_EXPECT_EQ(test, mock_prepare(token), -ENODEV);
+	KUNIT_EXPECT_EQ(test, mock_prepare(token), -ENODEV);
 	KUNIT_EXPECT_FALSE(test, io_dmabuf_token_ready(token));
 
 	/* enabled again */
 	mock->map_err = 0;
-	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(token), 0);
+	KUNIT_EXPECT_EQ(test, mock_prepare(token), 0);
 	KUNIT_EXPECT_TRUE(test, io_dmabuf_token_ready(token));
 
 	/* put while it is revoked */
 	mock->map_err = -ENODEV;
 	mock_move(mock);
 	io_dmabuf_token_put(token);
+}
+
+/* The device's memory is full, so the exporter moves it to the host's. */
+static void io_dmabuf_test_p2p(struct kunit *test)
+{
+	struct mock *mock = test->priv;
+	struct io_dmabuf_device *ddev = &mock->devs[0].ddev;
+	struct io_dmabuf_token *token, *other;
+
+	mock->host = true;
+	token = io_dmabuf_token_create(mock->file, mock->dmabuf,
+				       DMA_BIDIRECTIONAL, 0, 0,
+				       IO_DMABUF_P2P_REQUIRED);
+	KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(token), -EREMOTEIO);
+	mock->host = false;
+	token = io_dmabuf_token_create(mock->file, mock->dmabuf,
+				       DMA_BIDIRECTIONAL, 0, 0,
+				       IO_DMABUF_P2P_REQUIRED);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, token);
+	other = mock_token(mock);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, other);
+	KUNIT_EXPECT_TRUE(test, io_dmabuf_map_get(token, ddev)->attach->p2p);
+	KUNIT_EXPECT_FALSE(test, io_dmabuf_map_get(token, ddev)->need_sync);
+	KUNIT_EXPECT_TRUE(test, io_dmabuf_map_get(other, ddev)->attach->p2p);
+
+	mock->host = true;
+	mock_move(mock);
+	KUNIT_EXPECT_EQ(test, mock_prepare(token), -EREMOTEIO);
+	KUNIT_EXPECT_FALSE(test, io_dmabuf_token_ready(token));
+	KUNIT_EXPECT_EQ(test, mock_prepare(other), 0);
+	KUNIT_EXPECT_FALSE(test, io_dmabuf_map_get(other, ddev)->attach->p2p);
+
+	mock->host = false;
+	mock_move(mock);
+	KUNIT_EXPECT_EQ(test, mock_prepare(token), 0);
+	KUNIT_EXPECT_TRUE(test, io_dmabuf_map_get(token, ddev)->attach->p2p);
+	io_dmabuf_token_put(token);
+	io_dmabuf_token_put(other);
 }
 
 static void io_dmabuf_test_device_gone(struct kunit *test)
@@ -504,15 +678,15 @@ static void io_dmabuf_test_device_gone(struct kunit *test)
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, token);
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, other);
 	mock_move(mock);
-	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(other), 0);
+	KUNIT_EXPECT_EQ(test, mock_prepare(other), 0);
 
 	io_dmabuf_device_shutdown(&dev->ddev);
 	KUNIT_EXPECT_EQ(test, mock->unmaps, mock->maps);
 	KUNIT_EXPECT_EQ(test, mock->detaches, 2);
 	KUNIT_EXPECT_FALSE(test, io_dmabuf_token_ready(token));
 	KUNIT_EXPECT_NULL(test, io_dmabuf_map_get(token, &dev->ddev));
-	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(token), -ENODEV);
-	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(other), -ENODEV);
+	KUNIT_EXPECT_EQ(test, mock_prepare(token), -ENODEV);
+	KUNIT_EXPECT_EQ(test, mock_prepare(other), -ENODEV);
 	KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(mock_token(mock)), -ENODEV);
 	/* the exporter doesn't have to know */
 	mock_move(mock);
@@ -532,7 +706,7 @@ static void io_dmabuf_test_new_path(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, io_dmabuf_token_ready(token));
 	KUNIT_EXPECT_NULL(test, io_dmabuf_map_get(token, &mock->devs[1].ddev));
 	KUNIT_EXPECT_FALSE(test, io_dmabuf_token_ready(token));
-	KUNIT_EXPECT_EQ(test, io_dmabuf_token_prepare(token), 0);
+	KUNIT_EXPECT_EQ(test, mock_prepare(token), 0);
 	KUNIT_EXPECT_TRUE(test, io_dmabuf_token_ready(token));
 	KUNIT_EXPECT_NOT_NULL(test, io_dmabuf_map_get(token,
 						      &mock->devs[1].ddev));
@@ -545,6 +719,90 @@ static void io_dmabuf_test_new_path(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, mock->devs[0].quiesced, 1);
 	KUNIT_EXPECT_EQ(test, mock->devs[1].quiesced, 0);
 
+	io_dmabuf_token_put(token);
+}
+
+/* One of the paths can't have the memory, the others don't care. */
+static void io_dmabuf_test_bad_path(struct kunit *test)
+{
+	static const struct {
+		int		err;
+		blk_status_t	sts;
+	} cases[] = {
+		{ -EREMOTEIO, BLK_STS_TARGET },
+		{ -ENODEV, BLK_STS_OFFLINE },
+		{ -EINVAL, BLK_STS_INVAL },
+		{ -EXFULL, BLK_STS_IOERR },
+		/* nothing that has the request come again */
+		{ -ENOMEM, BLK_STS_IOERR },
+		{ -EBUSY, BLK_STS_IOERR },
+		{ -EAGAIN, BLK_STS_IOERR },
+		{ -ESTALE, BLK_STS_IOERR },
+	};
+	struct mock *mock = test->priv;
+	struct mock_dev *bad = &mock->devs[0], *good = &mock->devs[1];
+	struct io_dmabuf_token *token;
+	unsigned int i;
+
+	mock->nr_devs = 2;
+	/* not when it is made */
+	bad->map_err = -EREMOTEIO;
+	KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(mock_token(mock)), -EREMOTEIO);
+	bad->map_err = 0;
+	token = mock_token(mock);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, token);
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		mock_move(mock);
+		bad->map_err = cases[i].err;
+		KUNIT_EXPECT_EQ(test, io_dmabuf_map_status(token, &bad->ddev),
+				BLK_STS_STALE);
+		KUNIT_EXPECT_EQ(test, mock_prepare(token), 0);
+		KUNIT_EXPECT_NULL(test, io_dmabuf_map_get(token, &bad->ddev));
+		KUNIT_EXPECT_NOT_NULL(test, io_dmabuf_map_get(token,
+							      &good->ddev));
+		KUNIT_EXPECT_EQ_MSG(test,
+				    io_dmabuf_map_status(token, &bad->ddev),
+				    cases[i].sts, "case %u", i);
+		/* workers have nothing to do */
+		KUNIT_EXPECT_TRUE(test, io_dmabuf_token_ready(token));
+	}
+
+	/* it is asked again, but not for each request */
+	msleep(1100);
+	KUNIT_EXPECT_FALSE(test, io_dmabuf_token_ready(token));
+	KUNIT_EXPECT_EQ(test, io_dmabuf_map_status(token, &bad->ddev),
+			BLK_STS_STALE);
+	bad->map_err = 0;
+	KUNIT_EXPECT_EQ(test, mock_prepare(token), 0);
+	KUNIT_EXPECT_NOT_NULL(test, io_dmabuf_map_get(token, &bad->ddev));
+
+	/* none of them: that is for io_dmabuf_token_prepare() to say */
+	mock_move(mock);
+	bad->map_err = -EXFULL;
+	good->map_err = -ENODEV;
+	KUNIT_EXPECT_EQ(test, mock_prepare(token), -EXFULL);
+	KUNIT_EXPECT_FALSE(test, io_dmabuf_token_ready(token));
+	KUNIT_EXPECT_EQ(test, io_dmabuf_map_status(token, &bad->ddev),
+			BLK_STS_STALE);
+	good->map_err = -EINTR;
+	bad->map_err = 0;
+	KUNIT_EXPECT_EQ(test, mock_prepare(token), -EINTR);
+	good->map_err = 0;
+
+	/* a new one that can't be attached */
+	KUNIT_EXPECT_EQ(test, mock_prepare(token), 0);
+	mock->nr_devs = 3;
+	mock->devs[2].attach_err = -ENODEV;
+	KUNIT_EXPECT_NULL(test, io_dmabuf_map_get(token, &mock->devs[2].ddev));
+	KUNIT_EXPECT_FALSE(test, io_dmabuf_token_ready(token));
+	KUNIT_EXPECT_EQ(test, mock_prepare(token), 0);
+	KUNIT_EXPECT_TRUE(test, io_dmabuf_token_ready(token));
+	KUNIT_EXPECT_NULL(test, io_dmabuf_map_get(token, &mock->devs[2].ddev));
+	KUNIT_EXPECT_EQ(test, io_dmabuf_map_status(token, &mock->devs[2].ddev),
+			BLK_STS_OFFLINE);
+	KUNIT_EXPECT_TRUE(test, io_dmabuf_token_ready(token));
+	mock->nr_devs = 1;
 	io_dmabuf_token_put(token);
 }
 
@@ -595,9 +853,12 @@ static struct kunit_case io_dmabuf_test_cases[] = {
 	KUNIT_CASE(io_dmabuf_test_segments),
 	KUNIT_CASE(io_dmabuf_test_bad_tables),
 	KUNIT_CASE(io_dmabuf_test_move),
+	KUNIT_CASE(io_dmabuf_test_wait),
 	KUNIT_CASE(io_dmabuf_test_revoke),
+	KUNIT_CASE(io_dmabuf_test_p2p),
 	KUNIT_CASE(io_dmabuf_test_device_gone),
 	KUNIT_CASE(io_dmabuf_test_new_path),
+	KUNIT_CASE(io_dmabuf_test_bad_path),
 	KUNIT_CASE(io_dmabuf_test_put_and_shutdown),
 	{}
 };

@@ -7,9 +7,13 @@
  *
  * Copyright (C) 2026 The uring-offload authors
  */
+#include <kunit/device.h>
 #include <kunit/test.h>
 #include <linux/bits.h>
 #include <linux/blk-mq.h>
+#include <linux/dma-mapping.h>
+#include <linux/dmapool.h>
+#include <linux/io.h>
 #include <linux/io_dmabuf_token.h>
 #include <linux/minmax.h>
 #include <linux/module.h>
@@ -307,6 +311,22 @@ static bool dptr_check(struct kunit *test, struct dptr *d, u64 off,
 	return false;
 }
 
+static void dptr_init(struct kunit *test, struct dptr *d)
+{
+	KUNIT_ASSERT_PTR_EQ(test, blk_mq_rq_to_pdu(&d->req), (void *)&d->iod);
+	d->nvmeq.dev = &d->dev;
+	d->nvmeq.qid = 1;
+	d->hctx.driver_data = &d->nvmeq;
+	d->req.mq_hctx = &d->hctx;
+}
+
+/* What a queued request gets, with the decision that other requests get */
+static blk_status_t dptr_set(struct dptr *d, u64 off, unsigned int len)
+{
+	return nvme_dmabuf_set_dptr(&d->req, &d->map, off, len,
+				    nvme_pci_use_sgls(&d->dev, &d->req));
+}
+
 /*
  * Requests of any size, of a controller that has no SGLs, of one that has, and of
  * one whose SGLs are turned off, in memory of one piece and of several
@@ -318,10 +338,7 @@ static void nvme_prp_list_test_dptr(struct kunit *test)
 	struct rnd_state rnd;
 
 	KUNIT_ASSERT_NOT_NULL(test, d);
-	KUNIT_ASSERT_PTR_EQ(test, blk_mq_rq_to_pdu(&d->req), (void *)&d->iod);
-	d->nvmeq.dev = &d->dev;
-	d->hctx.driver_data = &d->nvmeq;
-	d->req.mq_hctx = &d->hctx;
+	dptr_init(test, d);
 	prandom_seed_state(&rnd, 3);
 
 	for (i = 0; i < 100000; i++) {
@@ -339,8 +356,7 @@ static void nvme_prp_list_test_dptr(struct kunit *test)
 		threshold = nvme_pci_sgl_threshold;
 		if (kind == 2)
 			nvme_pci_sgl_threshold = 0;
-		status = nvme_dmabuf_set_dptr(&d->req, &d->map,
-					      (u64)first << 9, nr << 9);
+		status = dptr_set(d, (u64)first << 9, nr << 9);
 		nvme_pci_sgl_threshold = threshold;
 		KUNIT_ASSERT_EQ(test, BLK_STS_OK, status);
 		if (dptr_check(test, d, (u64)first << 9, nr << 9))
@@ -357,10 +373,219 @@ static void nvme_prp_list_test_dptr(struct kunit *test)
 	KUNIT_EXPECT_GT(test, lists[2], lists[1]);
 }
 
+/*
+ * Commands of users, who may ask the controller for more or less than their data
+ * has: it has to see where that ends.  With pools, as lists are made for them.
+ */
+
+#define USER_SEGS	(NVME_MAX_BYTES / NVME_CTRL_PAGE_SIZE + 1)
+
+struct user_cmd {
+	struct dptr		d;
+	struct io_dmabuf_seg	segs[USER_SEGS + 1];
+};
+
+static void user_cmd_pool_destroy(void *pool)
+{
+	dma_pool_destroy(pool);
+}
+
+static struct dma_pool *user_cmd_pool(struct kunit *test, struct device *dev,
+				      size_t size)
+{
+	struct dma_pool *pool = dma_pool_create("nvme_prp_list", dev, size, size,
+						0);
+
+	KUNIT_ASSERT_NOT_NULL(test, pool);
+	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test,
+					user_cmd_pool_destroy, pool));
+	return pool;
+}
+
+/* @nr_segs segments of @pages pages, none next to another, and a shared list */
+static struct user_cmd *user_cmd_make(struct kunit *test, unsigned int nr_segs,
+				      unsigned int pages)
+{
+	struct user_cmd *u = kunit_kzalloc(test, sizeof(*u), GFP_KERNEL);
+	struct device *dev = kunit_device_register(test, "nvme_prp_list");
+	struct io_dmabuf_map *map;
+	unsigned int i;
+
+	KUNIT_ASSERT_NOT_NULL(test, u);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, dev);
+	KUNIT_ASSERT_EQ(test, 0, dma_coerce_mask_and_coherent(dev,
+							DMA_BIT_MASK(64)));
+	dptr_init(test, &u->d);
+	u->d.nvmeq.descriptor_pools.large =
+		user_cmd_pool(test, dev, NVME_CTRL_PAGE_SIZE);
+	u->d.nvmeq.descriptor_pools.small =
+		user_cmd_pool(test, dev, NVME_SMALL_POOL_SIZE);
+	nvme_req(&u->d.req)->flags = NVME_REQ_USERCMD;
+
+	for (i = 0; i <= nr_segs; i++) {
+		u->segs[i].off = (u64)i * pages << NVME_CTRL_PAGE_SHIFT;
+		u->segs[i].addr = LIST_BASE - (i + 1) * (u64)SZ_1G;
+	}
+	map = &u->d.map.map;
+	map->segs = u->segs;
+	map->nr_segs = nr_segs;
+	u->d.map.nr_pages = nr_segs * pages;
+	u->d.map.lists = &u->d.list;
+	u->d.list.dma = LIST_DMA;
+	return u;
+}
+
+static u64 user_cmd_addr(const struct user_cmd *u, u64 off)
+{
+	u64 contig;
+
+	return io_dmabuf_map_addr(&u->d.map.map, off, &contig);
+}
+
+/* Exactly the data, in segments that say how long they are: number of these */
+static unsigned int user_cmd_walk_sgl(struct kunit *test,
+				      const struct user_cmd *u, u64 off,
+				      unsigned int len)
+{
+	const struct nvme_iod *iod = &u->d.iod;
+	const struct nvme_sgl_desc *sge = &iod->cmd.common.dptr.sgl;
+	unsigned int segment = 0, i = 0, nr = 1;
+
+	KUNIT_ASSERT_EQ(test, iod->cmd.common.flags, NVME_CMD_SGL_METABUF);
+	while (len) {
+		unsigned int n = le32_to_cpu(sge->length);
+		u64 addr = le64_to_cpu(sge->addr);
+
+		KUNIT_ASSERT_LT(test, i, nr);
+		if (sge->type == NVME_SGL_FMT_DATA_DESC << 4) {
+			KUNIT_ASSERT_GT(test, n, 0);
+			KUNIT_ASSERT_LE(test, n, len);
+			KUNIT_ASSERT_EQ(test, addr, user_cmd_addr(u, off));
+			KUNIT_ASSERT_EQ(test, addr + n - 1,
+					user_cmd_addr(u, off + n - 1));
+			off += n;
+			len -= n;
+			sge++;
+			i++;
+			continue;
+		}
+		/* the last of its segment, and the last of all is no longer */
+		KUNIT_ASSERT_EQ(test, i, nr - 1);
+		KUNIT_ASSERT_LT(test, segment, iod->nr_descriptors);
+		KUNIT_ASSERT_EQ(test, sge->type >> 4,
+				segment == iod->nr_descriptors - 1 ?
+				NVME_SGL_FMT_LAST_SEG_DESC :
+				NVME_SGL_FMT_SEG_DESC);
+		KUNIT_ASSERT_EQ(test, n % sizeof(*sge), 0);
+		KUNIT_ASSERT_EQ(test, addr,
+				virt_to_phys(iod->descriptors[segment]));
+		nr = n / sizeof(*sge);
+		KUNIT_ASSERT_GT(test, nr, 0);
+		KUNIT_ASSERT_LE(test, n, iod->flags & IOD_SMALL_DESCRIPTOR ?
+				NVME_SMALL_POOL_SIZE : NVME_CTRL_PAGE_SIZE);
+		sge = iod->descriptors[segment++];
+		i = 0;
+	}
+	/* nothing else is in the last one */
+	KUNIT_ASSERT_EQ(test, i, nr);
+	KUNIT_ASSERT_EQ(test, segment, iod->nr_descriptors);
+	return segment;
+}
+
+static unsigned int user_cmd_sgl(struct kunit *test, struct user_cmd *u,
+				 u64 off, unsigned int len)
+{
+	unsigned int segments;
+
+	memset(&u->d.iod.cmd, 0, sizeof(u->d.iod.cmd));
+	u->d.iod.flags = 0;
+	u->d.iod.nr_descriptors = 0;
+	KUNIT_ASSERT_EQ(test, BLK_STS_OK, dptr_set(&u->d, off, len));
+	segments = user_cmd_walk_sgl(test, u, off, len);
+	if (u->d.iod.nr_descriptors)
+		nvme_free_descriptors(&u->d.req);
+	return segments;
+}
+
+/* Even where it could be PRP1 and PRP2, or the shared list, and SGLs are off */
+static void nvme_prp_list_test_user_sgl(struct kunit *test)
+{
+	struct user_cmd *u = user_cmd_make(test, USER_SEGS, 1);
+	static const struct {
+		unsigned int pages, segments;
+	} cases[] = {
+		{ 1, 0 }, { 2, 1 }, { 3, 1 }, { 16, 1 }, { 17, 1 }, { 255, 1 },
+		{ 256, 1 }, { 257, 2 }, { 511, 2 }, { 512, 3 }, { 766, 3 },
+		{ 767, 4 }, { USER_SEGS - 1, 9 },
+	};
+	unsigned int threshold = nvme_pci_sgl_threshold, i, off;
+
+	u->d.dev.ctrl.sgls = NVME_CTRL_SGLS_BYTE_ALIGNED;
+	for (off = 0; off < 2; off++) {
+		nvme_pci_sgl_threshold = off ? 0 : threshold;
+		for (i = 0; i < ARRAY_SIZE(cases); i++) {
+			unsigned int len = cases[i].pages * NVME_CTRL_PAGE_SIZE;
+
+			KUNIT_EXPECT_EQ(test, cases[i].segments,
+					user_cmd_sgl(test, u, 0, len));
+			KUNIT_EXPECT_EQ(test, cases[i].segments,
+					user_cmd_sgl(test, u,
+						     NVME_CTRL_PAGE_SIZE,
+						     len - 512));
+		}
+	}
+	nvme_pci_sgl_threshold = threshold;
+	/* as long as can be, and in one page more than that has */
+	KUNIT_EXPECT_EQ(test, 9, user_cmd_sgl(test, u, 512, NVME_MAX_BYTES));
+	KUNIT_EXPECT_EQ(test, 1, user_cmd_sgl(test, u, 4096 - 512, 1024));
+}
+
+/* The same in longer segments, where most of it needs one SGL descriptor */
+static void nvme_prp_list_test_user_segs(struct kunit *test)
+{
+	struct user_cmd *u = user_cmd_make(test, 300, 4);
+
+	u->d.dev.ctrl.sgls = NVME_CTRL_SGLS_DWORD_ALIGNED;
+	KUNIT_EXPECT_EQ(test, 0, user_cmd_sgl(test, u, 4, 16380));
+	KUNIT_EXPECT_EQ(test, 0, user_cmd_sgl(test, u, 16384, 8192));
+	KUNIT_EXPECT_EQ(test, 1, user_cmd_sgl(test, u, 16384 - 4, 8192));
+	KUNIT_EXPECT_EQ(test, 1, user_cmd_sgl(test, u, 512, 256 * 16384 - 512));
+	KUNIT_EXPECT_EQ(test, 2, user_cmd_sgl(test, u, 512, 256 * 16384));
+}
+
+/* Without SGLs: a list of its own, which others don't use, is all there is */
+static void nvme_prp_list_test_user_prps(struct kunit *test)
+{
+	struct user_cmd *u = user_cmd_make(test, 100, 8);
+	struct nvme_iod *iod = &u->d.iod;
+	unsigned int pages, i;
+	const __le64 *prps;
+
+	for (pages = 3; pages <= 512; pages += 509) {
+		memset(&iod->cmd, 0, sizeof(iod->cmd));
+		iod->flags = 0;
+		iod->nr_descriptors = 0;
+		KUNIT_ASSERT_EQ(test, BLK_STS_OK,
+				dptr_set(&u->d, 0, pages * NVME_CTRL_PAGE_SIZE));
+		KUNIT_ASSERT_EQ(test, iod->cmd.common.flags, 0);
+		KUNIT_ASSERT_EQ(test, iod->nr_descriptors, 1);
+		prps = iod->descriptors[0];
+		KUNIT_EXPECT_EQ(test, le64_to_cpu(iod->cmd.common.dptr.prp2),
+				virt_to_phys(prps));
+		for (i = 1; i < pages; i++)
+			KUNIT_ASSERT_EQ(test, le64_to_cpu(prps[i - 1]),
+					user_cmd_addr(u, i * SZ_4K));
+		nvme_free_descriptors(&u->d.req);
+	}
+}
+
 static struct kunit_case nvme_prp_list_cases[] = {
 	KUNIT_CASE(nvme_prp_list_test_edges),
 	KUNIT_CASE(nvme_prp_list_test_random),
 	KUNIT_CASE(nvme_prp_list_test_misfits),
+	KUNIT_CASE(nvme_prp_list_test_user_sgl),
+	KUNIT_CASE(nvme_prp_list_test_user_segs),
+	KUNIT_CASE(nvme_prp_list_test_user_prps),
 	KUNIT_CASE_SLOW(nvme_prp_list_test_dptr),
 	KUNIT_CASE_SLOW(nvme_prp_list_test_fill),
 	{}

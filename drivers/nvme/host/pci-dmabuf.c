@@ -32,6 +32,7 @@
 #include <linux/dma-mapping.h>
 #include <linux/io_dmabuf_token.h>
 #include <linux/jiffies.h>
+#include <linux/pci.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
@@ -40,7 +41,8 @@
 #include "pci.h"
 #include "pci-dmabuf.h"
 
-#define NVME_DMABUF_WARN	(10 * HZ)
+/* how long a move waits for commands, whatever their own time-outs are */
+#define NVME_DMABUF_RESET	(30 * HZ)
 
 static inline struct nvme_dev *to_nvme_dmabuf_dev(struct io_dmabuf_device *ddev)
 {
@@ -53,11 +55,11 @@ to_nvme_dmabuf_map(struct io_dmabuf_map *map)
 	return container_of(map, struct nvme_dmabuf_map, map);
 }
 
-/* Whoever turns SGLs off has a reason, and gets them for metadata only */
-static bool nvme_dmabuf_use_sgl(struct nvme_dev *dev)
-{
-	return nvme_ctrl_sgl_supported(&dev->ctrl) && nvme_pci_sgl_threshold;
-}
+/* as many as PRP lists and SGLs take, in pages that aren't contiguous */
+static_assert(NVME_MAX_BYTES / NVME_CTRL_PAGE_SIZE + 1 <=
+	      NVME_MAX_NR_DESCRIPTORS * PRPS_PER_PAGE);
+static_assert(NVME_MAX_BYTES / NVME_CTRL_PAGE_SIZE + 1 <=
+	      NVME_MAX_NR_DESCRIPTORS * (NVME_MAX_SEGS - 1) + 1);
 
 static void nvme_dmabuf_set_sge(struct nvme_sgl_desc *sge, dma_addr_t addr,
 				unsigned int len)
@@ -106,6 +108,10 @@ out_free:
 	return BLK_STS_RESOURCE;
 }
 
+/*
+ * As many segments as it takes.  The last entry of each but the last points to
+ * the next one.
+ */
 static blk_status_t nvme_dmabuf_build_sgl(struct request *req,
 					  const struct io_dmabuf_seg *seg,
 					  unsigned int nr_segs, u64 off,
@@ -113,41 +119,57 @@ static blk_status_t nvme_dmabuf_build_sgl(struct request *req,
 {
 	struct nvme_iod *iod = blk_mq_rq_to_pdu(req);
 	struct nvme_queue *nvmeq = req->mq_hctx->driver_data;
-	struct nvme_sgl_desc *sg_list;
-	dma_addr_t sgl_dma;
-	unsigned int i;
-
-	if (nr_segs <= NVME_SMALL_POOL_SIZE / sizeof(*sg_list))
-		iod->flags |= IOD_SMALL_DESCRIPTOR;
-
-	sg_list = dma_pool_alloc(nvme_dma_pool(nvmeq, iod), GFP_ATOMIC,
-				 &sgl_dma);
-	if (!sg_list)
-		return BLK_STS_RESOURCE;
-	iod->descriptors[iod->nr_descriptors++] = sg_list;
-
-	for (i = 0; i < nr_segs; i++, seg++) {
-		unsigned int n = min_t(u64, len, seg[1].off - off);
-
-		nvme_dmabuf_set_sge(&sg_list[i], seg->addr + (off - seg->off),
-				    n);
-		off += n;
-		len -= n;
-	}
+	struct nvme_sgl_desc *link = &iod->cmd.common.dptr.sgl;
 
 	iod->cmd.common.flags = NVME_CMD_SGL_METABUF;
-	nvme_pci_sgl_set_seg(&iod->cmd.common.dptr.sgl, sgl_dma, nr_segs);
+	if (nr_segs <= NVME_SMALL_POOL_SIZE / sizeof(*link))
+		iod->flags |= IOD_SMALL_DESCRIPTOR;
+
+	do {
+		unsigned int i, nr = min_t(unsigned int, nr_segs, NVME_MAX_SEGS);
+		bool last = nr == nr_segs;
+		struct nvme_sgl_desc *sg_list;
+		dma_addr_t sgl_dma;
+
+		sg_list = dma_pool_alloc(nvme_dma_pool(nvmeq, iod), GFP_ATOMIC,
+					 &sgl_dma);
+		if (!sg_list)
+			goto out_free;
+		iod->descriptors[iod->nr_descriptors++] = sg_list;
+		nvme_pci_sgl_set_seg(link, sgl_dma, nr);
+		if (!last) {
+			link->type = NVME_SGL_FMT_SEG_DESC << 4;
+			nr--;
+		}
+
+		for (i = 0; i < nr; i++, seg++) {
+			unsigned int n = min_t(u64, len, seg[1].off - off);
+
+			nvme_dmabuf_set_sge(&sg_list[i],
+					    seg->addr + (off - seg->off), n);
+			off += n;
+			len -= n;
+		}
+		link = &sg_list[nr];
+		nr_segs -= nr;
+	} while (nr_segs);
+
 	return BLK_STS_OK;
+
+out_free:
+	if (iod->nr_descriptors)
+		nvme_free_descriptors(req);
+	return BLK_STS_RESOURCE;
 }
 
 /*
  * The list of the map doesn't do: make one for this request alone, whichever is
- * the shorter one.  There is only room for one page of SGL entries.
+ * the shorter one.
  */
 static blk_status_t nvme_dmabuf_build(struct request *req,
 				      const struct io_dmabuf_map *map, u64 off,
-				      unsigned int len, bool use_sgl,
-				      bool force_sgl)
+				      unsigned int len,
+				      enum nvme_use_sgl use_sgl)
 {
 	const struct io_dmabuf_seg *seg = io_dmabuf_map_find(map, off);
 	const struct io_dmabuf_seg *last = io_dmabuf_map_find(map,
@@ -158,12 +180,10 @@ static blk_status_t nvme_dmabuf_build(struct request *req,
 	/* all pages but the first */
 	unsigned int nr_prps = (first_off + len - 1) >> NVME_CTRL_PAGE_SHIFT;
 
-	if (use_sgl && nr_segs <= NVME_MAX_SEGS &&
-	    (force_sgl || nr_segs * sizeof(struct nvme_sgl_desc) <=
-			  nr_prps * sizeof(__le64)))
+	if (use_sgl == SGL_FORCED ||
+	    (use_sgl == SGL_SUPPORTED &&
+	     nr_segs * sizeof(struct nvme_sgl_desc) <= nr_prps * sizeof(__le64)))
 		return nvme_dmabuf_build_sgl(req, seg, nr_segs, off, len);
-	if (force_sgl)
-		return BLK_STS_NOTSUPP;
 
 	iod->cmd.common.dptr.prp1 = cpu_to_le64(seg->addr + (off - seg->off));
 	return nvme_dmabuf_build_prps(req, map,
@@ -171,27 +191,37 @@ static blk_status_t nvme_dmabuf_build(struct request *req,
 				      nr_prps);
 }
 
+/*
+ * A request of the block device transfers what its data has, the driver has made
+ * the command.  A command of the user's may ask for more or for less:
+ *
+ *  - With an SGL the controller sees that, and nothing but the data is accessed.
+ *    So if there are SGLs such a command has one, before anything else is looked
+ *    at: nvme_pci_use_sgls() decides for all requests, and says %SGL_FORCED.
+ *
+ *  - PRPs don't say where they end.  The controller takes PRP2 for a list where
+ *    it is the second page of the data, or goes on behind the list; and it takes
+ *    the list for data where it expects PRP2 to be the second page.  That is as
+ *    with ordinary memory, and nvme_uring_cmd_dmabuf() lets only those do it
+ *    who have CAP_SYS_RAWIO.  But the list of the map is not for them, as other
+ *    requests depend on what is in it.
+ */
 VISIBLE_IF_KUNIT blk_status_t
 nvme_dmabuf_set_dptr(struct request *req, struct nvme_dmabuf_map *nmap, u64 off,
-		     unsigned int len)
+		     unsigned int len, enum nvme_use_sgl use_sgl)
 {
 	struct nvme_iod *iod = blk_mq_rq_to_pdu(req);
-	struct nvme_queue *nvmeq = req->mq_hctx->driver_data;
 	union nvme_data_ptr *dptr = &iod->cmd.common.dptr;
-	/* for the reason that nvme_pci_use_sgls() has */
-	bool force_sgl = req->nr_integrity_segments > 1 &&
-			 nvme_ctrl_sgl_supported(&nvmeq->dev->ctrl);
 	unsigned int first_len = NVME_CTRL_PAGE_SIZE -
 				 (off & (NVME_CTRL_PAGE_SIZE - 1));
 	const struct io_dmabuf_map *map = &nmap->map;
 	unsigned int page, last;
 	dma_addr_t addr;
-	bool use_sgl;
 	u64 contig;
 
 	addr = io_dmabuf_map_addr(map, off, &contig);
 
-	if (len <= first_len + NVME_CTRL_PAGE_SIZE && !force_sgl) {
+	if (use_sgl != SGL_FORCED && len <= first_len + NVME_CTRL_PAGE_SIZE) {
 		dptr->prp1 = cpu_to_le64(addr);
 		dptr->prp2 = 0;
 		if (len > first_len) {
@@ -202,8 +232,9 @@ nvme_dmabuf_set_dptr(struct request *req, struct nvme_dmabuf_map *nmap, u64 off,
 		return BLK_STS_OK;
 	}
 
-	use_sgl = force_sgl || nvme_dmabuf_use_sgl(nvmeq->dev);
-	if (use_sgl && len <= contig) {
+	if (use_sgl == SGL_SUPPORTED && !nvme_pci_sgl_threshold)
+		use_sgl = SGL_UNSUPPORTED;
+	if (use_sgl != SGL_UNSUPPORTED && len <= contig) {
 		iod->cmd.common.flags = NVME_CMD_SGL_METABUF;
 		nvme_dmabuf_set_sge(&dptr->sgl, addr, len);
 		return BLK_STS_OK;
@@ -212,7 +243,8 @@ nvme_dmabuf_set_dptr(struct request *req, struct nvme_dmabuf_map *nmap, u64 off,
 	/* the list starts with the second page */
 	page = ((off - nmap->start) >> NVME_CTRL_PAGE_SHIFT) + 1;
 	last = (off - nmap->start + len - 1) >> NVME_CTRL_PAGE_SHIFT;
-	if (nmap->lists && !force_sgl &&
+	if (nmap->lists && use_sgl != SGL_FORCED &&
+	    !(nvme_req(req)->flags & NVME_REQ_USERCMD) &&
 	    nvme_prp_list_fits(last, nmap->nr_pages)) {
 		struct nvme_dmabuf_list *list =
 			&nmap->lists[nvme_prp_list_page(page)];
@@ -222,24 +254,26 @@ nvme_dmabuf_set_dptr(struct request *req, struct nvme_dmabuf_map *nmap, u64 off,
 		return BLK_STS_OK;
 	}
 
-	return nvme_dmabuf_build(req, map, off, len, use_sgl, force_sgl);
+	return nvme_dmabuf_build(req, map, off, len, use_sgl);
 }
 EXPORT_SYMBOL_IF_KUNIT(nvme_dmabuf_set_dptr);
 
 /**
  * nvme_pci_setup_dmabuf - fill in the data pointer of a request for a dma-buf
  * @req:	request that nvme_pci_rq_is_dmabuf(), set up but for that
+ * @use_sgl:	what nvme_pci_use_sgls() says of @req
  *
  * Context: ->queue_rq or ->queue_rqs.  The caller starts the request before it
  * leaves blk-mq's RCU read-side critical section, or gives the data up again
  * with nvme_pci_unmap_dmabuf().
  *
- * Return: BLK_STS_OK; BLK_STS_STALE if the dma-buf isn't mapped now;
- * BLK_STS_RESOURCE if there is no memory for a list; or BLK_STS_NOTSUPP if the
- * request needs an SGL for its metadata, and the data is in more pieces than
- * that has entries.  On error there is nothing to give up.
+ * Return: BLK_STS_OK; BLK_STS_STALE if the dma-buf isn't mapped now; why it
+ * can't be for this controller, if it is for another one of the disk; or
+ * BLK_STS_RESOURCE if there is no memory for a list.  On error there is nothing
+ * to give up.
  */
-blk_status_t nvme_pci_setup_dmabuf(struct request *req)
+blk_status_t nvme_pci_setup_dmabuf(struct request *req,
+				   enum nvme_use_sgl use_sgl)
 {
 	struct nvme_iod *iod = blk_mq_rq_to_pdu(req);
 	struct nvme_queue *nvmeq = req->mq_hctx->driver_data;
@@ -252,11 +286,15 @@ blk_status_t nvme_pci_setup_dmabuf(struct request *req)
 
 	map = io_dmabuf_map_get(blk_rq_dmabuf(req), &nvmeq->dev->dmabuf);
 	if (unlikely(!map)) {
-		req->rq_flags |= RQF_QUIET;
-		return BLK_STS_STALE;
+		ret = io_dmabuf_map_status(blk_rq_dmabuf(req),
+					   &nvmeq->dev->dmabuf);
+		if (ret == BLK_STS_STALE)
+			req->rq_flags |= RQF_QUIET;
+		return ret;
 	}
 
-	ret = nvme_dmabuf_set_dptr(req, to_nvme_dmabuf_map(map), off, len);
+	ret = nvme_dmabuf_set_dptr(req, to_nvme_dmabuf_map(map), off, len,
+				   use_sgl);
 	if (unlikely(ret))
 		return ret;
 	if (unlikely(map->need_sync))
@@ -330,27 +368,35 @@ static bool nvme_dmabuf_busy(struct nvme_dev *dev,
 }
 
 /*
- * How long this takes is up to the controller.  If it doesn't complete a
- * command, then that times out and the controller is reset, which cancels all
- * commands after it was disabled; likewise if it is removed.  None of it needs
- * memory or a lock that somebody has who waits for us.
+ * How long this takes is up to the controller.  If it doesn't complete all of
+ * the commands in time, be it that it has stopped or that it is slow and there
+ * are many, then it is reset, or a reset or its removal is under way.  Each of
+ * them disables it, and cancels all commands afterwards.  None of it needs memory
+ * or a lock that somebody has who waits for us: the work item has a rescuer, and
+ * shutdown_lock is outside of nothing that we hold.
+ *
+ * A reset that comes first is as good as ours, as no request that found the map
+ * is left to be started.
  */
 static void nvme_dmabuf_quiesce(struct io_dmabuf_device *ddev,
 				struct io_dmabuf_map *map)
 {
 	struct nvme_dev *dev = to_nvme_dmabuf_dev(ddev);
-	unsigned long warn = jiffies + NVME_DMABUF_WARN;
+	unsigned long reset = jiffies + NVME_DMABUF_RESET;
 	unsigned int delay = 20;
 
 	/* requests that have found the map are started, or have given up */
 	synchronize_rcu_expedited();
 
 	while (nvme_dmabuf_busy(dev, map)) {
-		if (time_after(jiffies, warn)) {
-			dev_warn_ratelimited(dev->ctrl.device,
-					     "a dma-buf of %s can't move, waiting for I/O\n",
-					     map->attach->token->dmabuf->exp_name);
-			warn = jiffies + NVME_DMABUF_WARN;
+		if (time_after(jiffies, reset)) {
+			dev_warn(dev->ctrl.device,
+				 "a dma-buf of %s can't move, waiting for I/O: reset controller\n",
+				 map->attach->token->dmabuf->exp_name);
+			/* error recovery fails otherwise, see nvme_timeout() */
+			if (!pci_channel_offline(to_pci_dev(dev->dev)))
+				nvme_reset_ctrl(&dev->ctrl);
+			reset = jiffies + NVME_DMABUF_RESET;
 		}
 		usleep_range(delay, delay * 2);
 		delay = min(delay * 2, 5000U);
@@ -376,6 +422,7 @@ static void nvme_dmabuf_free_lists(struct nvme_dev *dev,
 		dma_unmap_single(dev->dev, list->dma, NVME_CTRL_PAGE_SIZE,
 				 DMA_TO_DEVICE);
 		kfree(list->prps);
+		cond_resched();
 	}
 	kvfree(nmap->lists);
 }
@@ -426,7 +473,7 @@ static bool nvme_dmabuf_need_list(struct nvme_dev *dev,
 		return false;
 	if (dev->ctrl.quirks & NVME_QUIRK_DMAPOOL_ALIGN_512)
 		return false;
-	if (!nvme_dmabuf_use_sgl(dev))
+	if (!nvme_ctrl_sgl_supported(&dev->ctrl) || !nvme_pci_sgl_threshold)
 		return true;
 	io_dmabuf_map_addr(&nmap->map, token->off, &contig);
 	return contig < token->len;

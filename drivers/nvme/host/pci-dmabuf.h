@@ -132,7 +132,7 @@ static inline void nvme_prp_list_fill(__le64 *prps, unsigned int nr,
 #if IS_ENABLED(CONFIG_KUNIT)
 blk_status_t nvme_dmabuf_set_dptr(struct request *req,
 				  struct nvme_dmabuf_map *nmap, u64 off,
-				  unsigned int len);
+				  unsigned int len, enum nvme_use_sgl use_sgl);
 #endif
 
 #endif /* _NVME_PCI_DMABUF_H */

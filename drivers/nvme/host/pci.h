@@ -20,7 +20,16 @@
 /* Optimisation for I/Os between 4k and 128k */
 #define NVME_SMALL_POOL_SIZE	256
 
-#define NVME_MAX_NR_DESCRIPTORS	5
+/*
+ * Arbitrary upper bound.
+ */
+#define NVME_MAX_BYTES		SZ_8M
+
+/*
+ * PRP lists take up to 5.  The SGL of a dma-buf in pages that are nowhere
+ * contiguous takes more, as it has half as many entries in each of them.
+ */
+#define NVME_MAX_NR_DESCRIPTORS	9
 
 /*
  * For data SGLs we support a single descriptors worth of SGL entries.
@@ -205,6 +214,41 @@ static inline struct dma_pool *nvme_dma_pool(struct nvme_queue *nvmeq,
 	return nvmeq->descriptor_pools.large;
 }
 
+enum nvme_use_sgl {
+	SGL_UNSUPPORTED,
+	SGL_SUPPORTED,
+	SGL_FORCED,
+};
+
+static inline enum nvme_use_sgl nvme_pci_use_sgls(struct nvme_dev *dev,
+		struct request *req)
+{
+	struct nvme_queue *nvmeq = req->mq_hctx->driver_data;
+
+	if (nvmeq->qid && nvme_ctrl_sgl_supported(&dev->ctrl)) {
+		/*
+		 * When the controller is capable of using SGL, there are
+		 * several conditions that we force to use it:
+		 *
+		 * 1. A request containing page gaps within the controller's
+		 *    mask can not use the PRP format.
+		 *
+		 * 2. User commands use SGL because that lets the device
+		 *    validate the requested transfer lengths.
+		 *
+		 * 3. Multiple integrity segments must use SGL as that's the
+		 *    only way to describe such a command in NVMe.
+		 */
+		if (req_phys_gap_mask(req) & (NVME_CTRL_PAGE_SIZE - 1) ||
+		    nvme_req(req)->flags & NVME_REQ_USERCMD ||
+		    req->nr_integrity_segments > 1)
+			return SGL_FORCED;
+		return SGL_SUPPORTED;
+	}
+
+	return SGL_UNSUPPORTED;
+}
+
 static inline void nvme_pci_sgl_set_seg(struct nvme_sgl_desc *sge,
 					dma_addr_t dma_addr, int entries)
 {
@@ -221,7 +265,8 @@ void nvme_free_descriptors(struct request *req);
 #ifdef CONFIG_IO_DMABUF_TOKEN
 #define NVME_PCI_REQ_DMABUF	REQ_DMABUF
 
-blk_status_t nvme_pci_setup_dmabuf(struct request *req);
+blk_status_t nvme_pci_setup_dmabuf(struct request *req,
+				   enum nvme_use_sgl use_sgl);
 void nvme_pci_unmap_dmabuf(struct request *req);
 void nvme_pci_dmabuf_init(struct nvme_dev *dev);
 void nvme_pci_dmabuf_shutdown(struct nvme_dev *dev);
@@ -232,7 +277,8 @@ int nvme_pci_create_dmabuf_token(struct nvme_ctrl *ctrl,
 #else /* CONFIG_IO_DMABUF_TOKEN */
 #define NVME_PCI_REQ_DMABUF	((__force blk_opf_t)0)
 
-static inline blk_status_t nvme_pci_setup_dmabuf(struct request *req)
+static inline blk_status_t nvme_pci_setup_dmabuf(struct request *req,
+						 enum nvme_use_sgl use_sgl)
 {
 	return BLK_STS_NOTSUPP;
 }

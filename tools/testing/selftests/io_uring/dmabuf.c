@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 
 #include "iou_dmabuf.h"
+#include "iou_ublk.h"
 #include "kselftest_harness.h"
 
 #define DATA_PAGES	320
@@ -482,12 +483,15 @@ TEST_F(reg, bad_exporter)
 		  .nr_segs = 1, .segs = { SMALL_PAGES } }, 0, -EINVAL },
 		{ "no P2P", { .flags = TEST_DMABUF_NO_P2P },
 		  IORING_REGBUF_P2P_REQUIRED, -EREMOTEIO },
+		{ "memory of the host", { .flags = 0 },
+		  IORING_REGBUF_P2P_REQUIRED, -EREMOTEIO },
 		{ "read only", { .flags = TEST_DMABUF_RDONLY },
 		  IORING_REGBUF_READ, -EACCES },
 		{ "read only", { .flags = TEST_DMABUF_RDONLY },
 		  IORING_REGBUF_READ | IORING_REGBUF_WRITE, -EACCES },
 		/* and these are fine */
-		{ "P2P", { .flags = 0 }, IORING_REGBUF_P2P_REQUIRED, 1 },
+		{ "P2P", { .flags = TEST_DMABUF_DEVICE },
+		  IORING_REGBUF_P2P_REQUIRED, 1 },
 		{ "no P2P, not required", { .flags = TEST_DMABUF_NO_P2P }, 0, 1 },
 		{ "static", { .flags = TEST_DMABUF_STATIC }, 0, 1 },
 		{ "read only", { .flags = TEST_DMABUF_RDONLY }, 0, 1 },
@@ -762,6 +766,60 @@ static void ring_unmap(struct io_uring *u, unsigned int sq_entries)
 }
 
 /* The ring gets another size, with requests in flight; the table stays */
+/* Requests that the disk has completed: of reads, then of writes */
+static long long disk_ios(const struct env *e, bool write)
+{
+	unsigned long long rd[4], wr;
+	char path[80];
+	long long ret = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/class/block/%s/stat",
+		 strrchr(e->disk.path, '/') + 1);
+	f = fopen(path, "r");
+	if (f && fscanf(f, "%llu %llu %llu %llu %llu", &rd[0], &rd[1], &rd[2],
+			&rd[3], &wr) == 5)
+		ret = write ? wr : rd[0];
+	if (f)
+		fclose(f);
+	return ret;
+}
+
+/* An administrator limits what one request has, of any memory */
+TEST_F(reg, max_sectors)
+{
+	struct env *e = &self->e;
+	const char *disk = strrchr(e->disk.path, '/') + 1;
+	struct span s = { .len = 64 * 1024, .pos = BASE };
+	struct { const char *kb; unsigned int nr; } limits[] = {
+		{ "64", 1 }, { "16", 4 }, { "4", 16 },
+	};
+	long long kb, ios;
+	unsigned int i;
+
+	kb = read_num("/sys/class/block/%s/queue/max_sectors_kb", disk);
+	ASSERT_LT(0, kb);
+	ASSERT_EQ(1, ring_dbuf(&e->ring, 0, &e->buf, e->fd));
+	for (i = 0; i < ARRAY_SIZE(limits); i++) {
+		ASSERT_EQ(0, put_file(limits[i].kb,
+				      "/sys/class/block/%s/queue/max_sectors_kb",
+				      disk));
+		EXPECT_EQ(0, span_write(e, &s));
+		EXPECT_EQ(0, span_read(e, &s));
+		ASSERT_EQ(0, buf_pattern(e, 0, s.len, BUF_SEED));
+		ios = disk_ios(e, true);
+		EXPECT_EQ(s.len, rw(e, true, 0, s.len, BASE));
+		EXPECT_EQ(limits[i].nr, disk_ios(e, true) - ios);
+		ios = disk_ios(e, false);
+		EXPECT_EQ(s.len, rw(e, false, 0, s.len, BASE));
+		EXPECT_EQ(limits[i].nr, disk_ios(e, false) - ios);
+	}
+	ASSERT_EQ(0, put_file("0", "/sys/class/block/%s/queue/max_sectors_kb",
+			      disk));
+	EXPECT_EQ(kb, read_num("/sys/class/block/%s/queue/max_sectors_kb",
+			       disk));
+}
+
 TEST_F(reg, resize)
 {
 	struct env *e = &self->e;
@@ -1085,6 +1143,68 @@ TEST_F(reg, fdinfo)
 	EXPECT_NE(NULL, strstr(line, "off:0x2000"));
 	EXPECT_NE(NULL, strstr(line, "dir:write"));
 	EXPECT_NE(NULL, strstr(line, "moves:1"));
+}
+
+static bool fdinfo_p2p(struct env *e, const char *want)
+{
+	char line[256];
+
+	return fdinfo_line(&e->ring, line, sizeof(line)) && strstr(line, want);
+}
+
+/* A device's memory that becomes the host's, as a GPU's does when it is full */
+TEST_F(reg, p2p)
+{
+	struct span s = { .off = 512, .len = 8192, .pos = BASE };
+	struct env *e = &self->e;
+	struct test_dmabuf_create create = { .flags = TEST_DMABUF_DEVICE };
+	struct test_dmabuf_faults host = { .host = 1 };
+	struct io_uring_regbuf_desc desc;
+	size_t size = e->buf.size;
+
+	dbuf_exit(&e->buf);
+	ASSERT_EQ(0, dbuf_test(&e->buf, size, create));
+	host.fd = e->buf.fd;
+	desc = desc_dbuf(&e->buf, e->fd);
+	desc.flags = IORING_REGBUF_P2P_REQUIRED;
+	ASSERT_EQ(1, ring_desc(&e->ring, 0, desc));
+	EXPECT_TRUE(fdinfo_p2p(e, "p2p:yes"));
+	EXPECT_EQ(0, span_write(e, &s));
+	EXPECT_EQ(0, span_read(e, &s));
+
+	ASSERT_EQ(0, ioctl(e->buf.dev, TEST_DMABUF_FAULTS, &host));
+	ASSERT_LE(0, dbuf_move(&e->buf));
+	ASSERT_EQ(0, disk_set(e, DISK_POISON, BASE, 4096));
+	ASSERT_EQ(0, buf_set(e, POISON, 0, 4096));
+	EXPECT_EQ(-EREMOTEIO, rw(e, true, 0, 4096, BASE));
+	EXPECT_EQ(-EREMOTEIO, rw(e, false, 0, 4096, BASE));
+	EXPECT_TRUE(disk_holds(e, DISK_POISON, BASE, 4096));
+	EXPECT_TRUE(buf_holds(e, POISON, 0, 4096));
+	EXPECT_EQ(0, dbuf_mapped(&e->buf));
+	EXPECT_EQ(-EREMOTEIO, ring_desc(&e->ring, 1, desc));
+	EXPECT_TRUE(fdinfo_p2p(e, "p2p:no"));
+
+	/* there is room again */
+	host.host = 0;
+	ASSERT_EQ(0, ioctl(e->buf.dev, TEST_DMABUF_FAULTS, &host));
+	ASSERT_LE(0, dbuf_move(&e->buf));
+	EXPECT_EQ(0, span_write(e, &s));
+	EXPECT_TRUE(fdinfo_p2p(e, "p2p:yes"));
+
+	/* without the flag it is all the same, and only shown */
+	host.host = 1;
+	ASSERT_EQ(0, ioctl(e->buf.dev, TEST_DMABUF_FAULTS, &host));
+	ASSERT_LE(0, dbuf_move(&e->buf));
+	desc.flags = 0;
+	ASSERT_EQ(1, ring_desc(&e->ring, 0, desc));
+	EXPECT_TRUE(fdinfo_p2p(e, "p2p:no"));
+	EXPECT_EQ(0, span_write(e, &s));
+	host.host = 0;
+	ASSERT_EQ(0, ioctl(e->buf.dev, TEST_DMABUF_FAULTS, &host));
+	ASSERT_LE(0, dbuf_move(&e->buf));
+	EXPECT_EQ(0, span_read(e, &s));
+	EXPECT_TRUE(fdinfo_p2p(e, "p2p:yes"));
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
 }
 
 /* ------------------------------------------------------------ life times */
@@ -1487,6 +1607,31 @@ do {									\
 	EXPECT_EQ(-EBADF, dbuf_move(&b));
 	b.fd = -1;
 	dbuf_exit(&b);
+}
+
+/* ------------------------------------------------------------ other drivers */
+
+/* Errors of a backing store, on NFS say, are none that dma-bufs have */
+TEST(stale_server)
+{
+	const int errs[] = { ESTALE, ENOSPC, EILSEQ };
+	const int seen[] = { EIO, ENOSPC, EILSEQ };
+	struct ublk_dev d = {};
+	unsigned int i;
+	int ret;
+
+	ASSERT_EQ(0, ring_init(&d.ring, 8, 0));
+	ret = ublk_dev_add(&d, UBLK_F_USER_COPY);
+	if (ret == -ENOENT)
+		SKIP(return, "no ublk driver");
+	ASSERT_EQ(0, ret);
+	ASSERT_EQ(0, ublk_dev_start(&d, 0));
+	for (i = 0; i < ARRAY_SIZE(errs); i++) {
+		ASSERT_EQ(0, ublk_request_begin(&d, CLIENT_READ));
+		ASSERT_EQ(0, ublk_request_commit(&d, -errs[i], 0));
+		EXPECT_EQ(-seen[i], ublk_request_end(&d));
+	}
+	ublk_dev_exit(&d);
 }
 
 TEST_HARNESS_MAIN

@@ -290,10 +290,12 @@ static int op_run(struct _test_data_fail_nth *self,
 	int ret;
 
 	ret = op_prep(self, op);
-	if (!ret && op->moved)
+	if (ret)
+		return step_failed("preparation", ret);
+	if (op->moved)
 		ret = dbuf_move(&self->buf);
 	if (ret < 0)
-		return ret;
+		return step_failed("move", ret);
 	sqe = ring_fixed(r, op->write, self->disk.fd, 0, GUARD_LEN, op->len,
 			 BASE);
 	sqe->flags = variant->sqe_flags;
@@ -309,7 +311,7 @@ static int op_run(struct _test_data_fail_nth *self,
 		sqe->len = EXTENTS;
 	}
 	if (nth && !nth_arm(self->nth_fd, nth))
-		return -EIO;
+		return step_failed("fail-nth", -errno);
 	ret = ring_submit(r);
 	/* the system call itself met the fault: what it left, once more */
 	while (!(r->setup & IORING_SETUP_SQPOLL) &&
@@ -339,7 +341,7 @@ TEST_F_TIMEOUT(fail_nth, io, LONG_TIMEOUT)
 					       self->disk.fd));
 			ASSERT_EQ(0, op_run(self, variant, op, nth, &res,
 					    &fired)) {
-				TH_LOG("%s: no completion, fault %u", op->what,
+				TH_LOG("%s: didn't run, or never ended, fault %u", op->what,
 				       nth);
 			}
 			EXPECT_TRUE(op_landed(self, op, res)) {

@@ -10,6 +10,7 @@
  * The exporter is lib/test_dmabuf.c, which tells if anything was written to where
  * the memory has been. The drive is a null_blk in several variations.
  */
+#include <poll.h>
 #include <sys/prctl.h>
 
 #include "iou_dmabuf_move.h"
@@ -216,6 +217,136 @@ TEST_F_TIMEOUT(move, traffic, LONG_TIMEOUT)
 		EXPECT_GT(BUSY_MOVE_US, m.worst_us);
 		EXPECT_EQ(0, dbuf_lost(&e->buf));
 	}
+}
+
+#define UPDATE_READS	128
+#define UPDATE_LEN	(6 * BLOCK)
+#define UPDATE_TAG	1000
+
+/* What a slot holds in turn; the first two have a tag */
+enum content { DMABUF, MEMORY, EMPTY, NR_CONTENTS };
+
+static int content_set(struct env *e, enum content what, unsigned char *mem)
+{
+	struct io_uring_regbuf_desc desc = {};
+	__u64 tag = UPDATE_TAG + what;
+
+	if (what == EMPTY)
+		return ring_desc(&e->ring, 0, desc);
+	desc = desc_dbuf(&e->buf, e->fd);
+	if (what == MEMORY)
+		desc = (struct io_uring_regbuf_desc) {
+			.type = IO_REGBUF_TYPE_UADDR, .uaddr = u64_ptr(mem),
+			.size = UPDATE_READS * UPDATE_LEN,
+		};
+	return ring_descs(&e->ring, 0, &desc, 1, &tag);
+}
+
+static int content_read(struct env *e, enum content what, unsigned char *mem)
+{
+	size_t start = what == MEMORY ? (size_t)mem : 0;
+	struct io_uring_sqe *sqe;
+	unsigned int i;
+	int ret;
+
+	for (i = 0; i < UPDATE_READS; i++) {
+		sqe = ring_fixed(&e->ring, false, e->fd, 0, 0, UPDATE_LEN,
+				 BASE + i * UPDATE_LEN);
+		sqe->addr = start + i * UPDATE_LEN;
+		sqe->flags = e->sqe_flags;
+		sqe->user_data = what * UPDATE_READS + i;
+	}
+	ret = ring_submit(&e->ring);
+	return ret == UPDATE_READS ? 0 : ret < 0 ? ret : -EIO;
+}
+
+/*
+ * One slot is a dma-buf, memory, and empty, while what was read to each of them
+ * is in flight. Each read has its data where it was meant to go, each tag comes
+ * once, and not before the last read to what it stands for.
+ */
+TEST_F_TIMEOUT(move, slot_updates, LONG_TIMEOUT)
+{
+	const size_t len = UPDATE_READS * UPDATE_LEN;
+	bool async = variant->type.sqe_flags & IOSQE_ASYNC;
+	struct env *e = &self->e;
+	unsigned int rounds = 0;
+	int res[NR_CONTENTS * UPDATE_READS];
+	unsigned char *mem, *want;
+	struct mover m;
+	__u64 end;
+
+	mem = mmap(NULL, len, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, mem);
+	want = malloc(len);
+	ASSERT_NE(NULL, want);
+	ASSERT_LE(len, e->buf.size);
+	ASSERT_EQ(1, ring_desc(&e->ring, 0, (struct io_uring_regbuf_desc){}));
+	ASSERT_EQ(0, mover_start(&m, &e->buf, 1000));
+
+	for (end = now_ms() + run_ms(1500); now_ms() < end; rounds++) {
+		unsigned int i, left = NR_CONTENTS * UPDATE_READS + 2;
+		unsigned int flying[NR_CONTENTS] = {
+			UPDATE_READS, UPDATE_READS, UPDATE_READS,
+		};
+		bool tagged[NR_CONTENTS] = {};
+		enum content what;
+
+		fill_pattern(want, len, rounds);
+		ASSERT_EQ(0, disk_write(&e->disk, want, len, BASE));
+		ASSERT_EQ(0, buf_set(e, POISON, 0, len));
+		memset(mem, POISON, len);
+		for (what = DMABUF; what < NR_CONTENTS; what++) {
+			ASSERT_EQ(1, content_set(e, what, mem));
+			ASSERT_EQ(0, content_read(e, what, mem));
+		}
+		while (left--) {
+			struct io_uring_cqe cqe;
+
+			ASSERT_EQ(0, ring_wait(&e->ring, &cqe));
+			if (cqe.user_data >= UPDATE_TAG) {
+				what = cqe.user_data - UPDATE_TAG;
+				ASSERT_GT(EMPTY, what);
+				EXPECT_FALSE(tagged[what]);
+				tagged[what] = true;
+				/* io-wq may look at the slot late */
+				EXPECT_TRUE(async || !flying[what]);
+				continue;
+			}
+			ASSERT_GT(ARRAY_SIZE(res), cqe.user_data);
+			res[cqe.user_data] = cqe.res;
+			flying[cqe.user_data / UPDATE_READS]--;
+		}
+
+		ASSERT_EQ(0, dbuf_read(&e->buf, e->mem, len, 0));
+		for (i = 0; i < ARRAY_SIZE(res); i++) {
+			size_t off = i % UPDATE_READS * UPDATE_LEN;
+			unsigned char *got = e->mem + off;
+
+			what = i / UPDATE_READS;
+			if (what == MEMORY)
+				got = mem + off;
+			if (what == EMPTY || (async && res[i] == -EFAULT)) {
+				ASSERT_EQ(-EFAULT, res[i]);
+				ASSERT_TRUE(what == EMPTY ||
+					    all_bytes(got, POISON, UPDATE_LEN));
+				continue;
+			}
+			ASSERT_EQ(UPDATE_LEN, res[i]);
+			ASSERT_EQ(0, memcmp(want + off, got, UPDATE_LEN)) {
+				TH_LOG("round %u, read %u", rounds, i);
+			}
+		}
+	}
+	ASSERT_EQ(0, mover_stop(&m));
+	TH_LOG("%u rounds, %u moves", rounds, m.moves);
+	EXPECT_LT(0, m.moves);
+	EXPECT_LT(1, rounds);
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
+	EXPECT_TRUE(dbuf_free_within(&e->buf, WAIT_MS));
+	free(want);
+	munmap(mem, len);
 }
 
 /*
@@ -536,6 +667,345 @@ TEST_F_TIMEOUT(move, sigkill_waiting, 60)
 	kill(pid, SIGKILL);
 	ASSERT_TRUE(reap(pid, &status));
 	EXPECT_TRUE(dbuf_free_within(&e->buf, WAIT_MS));
+}
+
+/* ------------------------------------------------------- memory on its way */
+
+/* What the kernel waits for memory, and how exact a busy machine is about that */
+#define ARRIVE_MS	10000
+#define LATE_MS		3000
+/* It doesn't arrive at all, as far as these tests are concerned */
+#define NEVER_MS	30000
+/* What ends at once does so within that time */
+#define SOON_MS		2000
+
+FIXTURE(fence) {
+	struct env e;
+};
+
+FIXTURE_VARIANT(fence) {
+	struct ring_type type;
+};
+
+FIXTURE_VARIANT_ADD(fence, plain) {
+	.type = TYPE_PLAIN,
+};
+
+FIXTURE_VARIANT_ADD(fence, defer) {
+	.type = TYPE_DEFER,
+};
+
+FIXTURE_VARIANT_ADD(fence, sqpoll) {
+	.type = TYPE_SQPOLL,
+};
+
+FIXTURE_VARIANT_ADD(fence, iowq) {
+	.type = TYPE_IOWQ,
+};
+
+FIXTURE_SETUP(fence)
+{
+	struct env *e = &self->e;
+	const char *skip;
+	int ret;
+
+	ret = env_init(e, &variant->type, SCATTERED, 32, NULL, &skip);
+	if (skip)
+		SKIP(return, "%s: %s", skip, strerror(-ret));
+	ASSERT_EQ(0, ret);
+	/* twice the same, to their tokens these are different dma-bufs */
+	ASSERT_EQ(1, ring_dbuf(&e->ring, 0, &e->buf, e->fd));
+	ASSERT_EQ(1, ring_dbuf(&e->ring, 1, &e->buf, e->fd));
+	ASSERT_EQ(0, buf_set(e, POISON, 0, e->buf.size));
+	ASSERT_EQ(0, disk_set(e, DISK_POISON, BASE, e->buf.size));
+}
+
+FIXTURE_TEARDOWN(fence)
+{
+	env_exit(&self->e);
+}
+
+/* @nr writes that have to wait, of both buffers */
+static int queue_waiting(struct env *e, unsigned int nr)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++) {
+		struct io_uring_sqe *sqe;
+
+		sqe = ring_fixed(&e->ring, true, e->fd, i & 1, i * 4096, 4096,
+				 BASE + i * 4096);
+		sqe->flags = e->sqe_flags;
+		sqe->user_data = i;
+	}
+	return ring_submit(&e->ring) == (int)nr ? 0 : -EIO;
+}
+
+struct registrar {
+	struct env	*e;
+	pthread_t	thread;
+	int		ret;
+	int		ms;
+};
+
+static void *registrar_thread(void *arg)
+{
+	struct registrar *r = arg;
+	struct ring ring;
+	__u64 start;
+
+	r->ret = ring_init(&ring, RING_ENTRIES, 0);
+	if (r->ret)
+		return NULL;
+	r->ret = ring_buffers_sparse(&ring, NR_BUFS);
+	start = now_ms();
+	if (!r->ret)
+		r->ret = ring_dbuf(&ring, 0, &r->e->buf, r->e->fd);
+	r->ms = now_ms() - start;
+	ring_exit(&ring);
+	return NULL;
+}
+
+/*
+ * Each request has its own 10 seconds, also if there are more than there are
+ * workers, and so has each registration. Nobody else waits: what needs the
+ * dma-buf's lock gets it.
+ */
+TEST_F_TIMEOUT(fence, deadline, 60)
+{
+	struct env *e = &self->e;
+	struct pollfd pfd = { .fd = e->buf.fd, .events = POLLIN };
+	struct registrar reg[2] = {};
+	unsigned int i, nr = 24;
+	__u64 start, t;
+	int res[24];
+
+	ASSERT_LE(0, dbuf_move_fence(&e->buf, NEVER_MS));
+	start = now_ms();
+	ASSERT_EQ(0, queue_waiting(e, nr));
+	for (i = 0; i < ARRAY_SIZE(reg); i++) {
+		reg[i].e = e;
+		ASSERT_EQ(0, pthread_create(&reg[i].thread, NULL,
+					    registrar_thread, &reg[i]));
+	}
+	for (i = 0; i < 20; i++) {
+		usleep(20000);
+		t = now_ms();
+		/* what the exporter waits for isn't there: it isn't readable */
+		EXPECT_EQ(0, poll(&pfd, 1, 0));
+		/* of the exporter's own, under dma_resv */
+		EXPECT_EQ(0, dbuf_faults(&e->buf, 0, 0, 0));
+		EXPECT_GT(SOON_MS, now_ms() - t);
+	}
+	for (i = 0; i < nr; i++) {
+		struct io_uring_cqe cqe;
+
+		ASSERT_EQ(0, ring_wait(&e->ring, &cqe));
+		res[cqe.user_data] = cqe.res;
+		t = now_ms() - start;
+		EXPECT_LE(ARRIVE_MS - 100, t);
+		EXPECT_GT(ARRIVE_MS + LATE_MS, t) {
+			TH_LOG("request %llu: %llu ms", cqe.user_data, t);
+		}
+	}
+	for (i = 0; i < nr; i++)
+		EXPECT_EQ(-ETIMEDOUT, res[i]);
+	for (i = 0; i < ARRAY_SIZE(reg); i++) {
+		pthread_join(reg[i].thread, NULL);
+		EXPECT_EQ(-ETIMEDOUT, reg[i].ret);
+		EXPECT_LE(ARRIVE_MS - 100, reg[i].ms);
+		EXPECT_GT(ARRIVE_MS + LATE_MS, reg[i].ms);
+	}
+	EXPECT_TRUE(disk_holds(e, DISK_POISON, BASE, nr * 4096));
+}
+
+static void *move_again(void *arg)
+{
+	struct env *e = arg;
+
+	/* waits for the first one to be done */
+	e->stop = dbuf_move_fence(&e->buf, NEVER_MS);
+	return NULL;
+}
+
+/* They aren't 10 seconds for each place where the memory isn't */
+TEST_F_TIMEOUT(fence, moved_again, 60)
+{
+	struct env *e = &self->e;
+	unsigned int i, nr = 4;
+	pthread_t thread;
+	__u64 start;
+	int res[4];
+
+	ASSERT_LE(0, dbuf_move_fence(&e->buf, 6000));
+	start = now_ms();
+	ASSERT_EQ(0, queue_waiting(e, nr));
+	usleep(200000);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, move_again, e));
+	ASSERT_EQ(0, ring_collect(&e->ring, res, nr));
+	start = now_ms() - start;
+	pthread_join(thread, NULL);
+	EXPECT_LE(0, e->stop);
+	EXPECT_LE(ARRIVE_MS - 100, start);
+	EXPECT_GT(ARRIVE_MS + LATE_MS, start);
+	for (i = 0; i < nr; i++)
+		EXPECT_EQ(-ETIMEDOUT, res[i]);
+	EXPECT_TRUE(disk_holds(e, DISK_POISON, BASE, nr * 4096));
+}
+
+/* It arrives while they wait, or has moved on */
+TEST_F_TIMEOUT(fence, arrives, 60)
+{
+	struct env *e = &self->e;
+	unsigned int i, round, nr = 24;
+	int res[24];
+
+	for (round = 0; round < 3; round++) {
+		ASSERT_EQ(0, buf_set(e, POISON + round, 0, e->buf.size));
+		ASSERT_EQ(0, disk_set(e, DISK_POISON, BASE, e->buf.size));
+		ASSERT_LE(0, dbuf_move_fence(&e->buf, 400));
+		ASSERT_EQ(0, queue_waiting(e, nr));
+		usleep(50000);
+		/* as soon as it can, without a fence */
+		ASSERT_LE(0, dbuf_move(&e->buf));
+		ASSERT_EQ(0, ring_collect(&e->ring, res, nr));
+		for (i = 0; i < nr; i++)
+			EXPECT_EQ(4096, res[i]);
+		EXPECT_TRUE(disk_holds(e, POISON + round, BASE, nr * 4096));
+		EXPECT_TRUE(disk_holds(e, DISK_POISON, BASE + nr * 4096, 4096));
+	}
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
+}
+
+TEST_F_TIMEOUT(fence, cancel, 60)
+{
+	struct env *e = &self->e;
+	struct ring *r = &e->ring;
+	unsigned int i, nr = 8;
+	__u64 start;
+	int res[9];
+
+	ASSERT_LE(0, dbuf_move_fence(&e->buf, SOON_MS + 2000));
+	start = now_ms();
+	ASSERT_EQ(0, queue_waiting(e, nr));
+	usleep(300000);
+	/* a worker waits for it, or it waits for a worker */
+	ring_cancel(r, 3, 0)->user_data = nr;
+	ASSERT_EQ(1, ring_submit(r));
+	for (i = 0; i < 2; i++) {
+		struct io_uring_cqe cqe;
+
+		ASSERT_EQ(0, ring_wait(r, &cqe));
+		if (cqe.user_data == nr) {
+			EXPECT_TRUE(!cqe.res || cqe.res == -EALREADY) {
+				TH_LOG("cancel: %d", cqe.res);
+			}
+		} else {
+			EXPECT_EQ(3, cqe.user_data);
+			EXPECT_EQ(-ECANCELED, cqe.res);
+		}
+	}
+	EXPECT_GT(SOON_MS, now_ms() - start);
+	/* and now all that are left */
+	ring_cancel(r, 0, IORING_ASYNC_CANCEL_ANY)->user_data = 3;
+	ASSERT_EQ(1, ring_submit(r));
+	ASSERT_EQ(0, ring_collect(r, res, nr));
+	EXPECT_GT(2 * SOON_MS, now_ms() - start);
+	EXPECT_TRUE(res[3] >= 0 || res[3] == -EALREADY) {
+		TH_LOG("cancel: %d", res[3]);
+	}
+	for (i = 0; i < nr; i++)
+		if (i != 3)
+			EXPECT_EQ(-ECANCELED, res[i]);
+	/* when the data has arrived: nobody has written it */
+	EXPECT_TRUE(buf_holds(e, POISON, 0, nr * 4096));
+	EXPECT_TRUE(disk_holds(e, DISK_POISON, BASE, nr * 4096));
+	EXPECT_EQ(4096, rw(e, true, 0, 4096, BASE));
+}
+
+TEST_F_TIMEOUT(fence, link_timeout, 60)
+{
+	struct __kernel_timespec ts = { .tv_nsec = 200 * 1000 * 1000 };
+	struct env *e = &self->e;
+	struct ring *r = &e->ring;
+	struct io_uring_sqe *sqe;
+	__u64 start;
+	int res[3];
+
+	/* the core arms the timeout of a request in io-wq after its issue */
+	if (e->sqe_flags & IOSQE_ASYNC)
+		SKIP(return, "no timeout while a worker has it");
+	ASSERT_LE(0, dbuf_move_fence(&e->buf, SOON_MS + 2000));
+	start = now_ms();
+	sqe = ring_fixed(r, true, e->fd, 0, 0, 4096, BASE);
+	sqe->flags = IOSQE_IO_LINK;
+	sqe = ring_sqe(r, IORING_OP_LINK_TIMEOUT);
+	sqe->addr = u64_ptr(&ts);
+	sqe->len = 1;
+	sqe->user_data = 1;
+	sqe->flags = IOSQE_IO_LINK;
+	sqe = ring_fixed(r, true, e->fd, 1, 4096, 4096, BASE + 4096);
+	sqe->user_data = 2;
+	ASSERT_EQ(3, ring_submit(r));
+	ASSERT_EQ(0, ring_collect(r, res, 3));
+	EXPECT_GT(SOON_MS, now_ms() - start);
+	EXPECT_EQ(-ECANCELED, res[0]);
+	/* what runs in io-wq is told to stop and is no longer to be found */
+	EXPECT_TRUE(res[1] == -EALREADY || res[1] == -ENOENT ||
+		    res[1] == -ETIME) {
+		TH_LOG("timeout: %d", res[1]);
+	}
+	EXPECT_EQ(-ECANCELED, res[2]);
+	EXPECT_TRUE(buf_holds(e, POISON, 0, 8192));
+	EXPECT_TRUE(disk_holds(e, DISK_POISON, BASE, 8192));
+}
+
+/* The ring is closed, and lets go of the memory long before that is there */
+TEST_F_TIMEOUT(fence, close_ring, 60)
+{
+	struct env *e = &self->e;
+	unsigned int nr = 24;
+
+	ASSERT_LE(0, dbuf_move_fence(&e->buf, NEVER_MS));
+	ASSERT_EQ(0, queue_waiting(e, nr));
+	usleep(200000);
+	ring_exit(&e->ring);
+	EXPECT_TRUE(dbuf_free_within(&e->buf, ARRIVE_MS / 2));
+	EXPECT_TRUE(disk_holds(e, DISK_POISON, BASE, nr * 4096));
+}
+
+/* The task dies, it is all the same */
+TEST_F_TIMEOUT(fence, sigkill, 60)
+{
+	struct env *e = &self->e;
+	int status;
+	__u64 start;
+	pid_t pid;
+
+	ring_exit(&e->ring);
+	ASSERT_TRUE(dbuf_free_within(&e->buf, WAIT_MS));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (ring_init(&e->ring, RING_ENTRIES, variant->type.setup) ||
+		    ring_buffers_sparse(&e->ring, NR_BUFS) ||
+		    ring_dbuf(&e->ring, 0, &e->buf, e->fd) != 1 ||
+		    ring_dbuf(&e->ring, 1, &e->buf, e->fd) != 1 ||
+		    dbuf_move_fence(&e->buf, NEVER_MS) < 0 ||
+		    queue_waiting(e, 24))
+			_exit(1);
+		pause();
+		_exit(2);
+	}
+	usleep(500000);
+	start = now_ms();
+	kill(pid, SIGKILL);
+	ASSERT_TRUE(reap(pid, &status));
+	ASSERT_TRUE(WIFSIGNALED(status));
+	EXPECT_TRUE(dbuf_free_within(&e->buf, ARRIVE_MS / 2));
+	EXPECT_GT(ARRIVE_MS / 2, now_ms() - start);
+	EXPECT_TRUE(disk_holds(e, DISK_POISON, BASE, 24 * 4096));
 }
 
 /* ------------------------------------------------------------ kinds of drives */

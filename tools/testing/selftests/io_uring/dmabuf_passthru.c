@@ -13,6 +13,8 @@
 #define PAGES		160
 #define NVME_WRITE	1
 #define NVME_READ	2
+/* the drive makes checksums and checks them, nobody else sees them */
+#define NVME_PRACT	(1u << 29)
 
 FIXTURE(cmd) {
 	struct ring ring;
@@ -21,6 +23,7 @@ FIXTURE(cmd) {
 	int fd;				/* the block device */
 	int ng;
 	unsigned int nsid;
+	unsigned int control;		/* of each command, for cdw12 */
 };
 
 FIXTURE_VARIANT(cmd) {
@@ -69,6 +72,9 @@ FIXTURE_SETUP(cmd)
 	self->mem = malloc(size);
 	ASSERT_NE(NULL, self->mem);
 	ASSERT_EQ(1, ring_dbuf(&self->ring, 0, &self->buf, self->ng));
+	if (read_num("/sys/class/block/%s/metadata_bytes",
+		     strrchr(getenv("IO_URING_TEST_DRIVE"), '/') + 1) > 0)
+		self->control = NVME_PRACT;
 }
 
 FIXTURE_TEARDOWN(cmd)
@@ -100,7 +106,10 @@ static struct nvme_uring_cmd *cmd_sqe(struct _test_data_cmd *self,
 	cmd->addr = off;
 	cmd->data_len = len;
 	cmd->cdw10 = pos / BLOCK;
-	cmd->cdw12 = len / BLOCK - 1;
+	cmd->cdw12 = (len / BLOCK - 1) | self->control;
+	/* the tag that the first block's checksum has */
+	if (self->control)
+		cmd->cdw14 = pos / BLOCK;
 	return cmd;
 }
 
@@ -332,6 +341,368 @@ TEST_F(cmd, close_ring)
 	ASSERT_LE(0, dbuf_move(&self->buf));
 	ring_exit(&self->ring);
 	EXPECT_TRUE(dbuf_free_within(&self->buf, WAIT_MS));
+	EXPECT_EQ(0, dbuf_lost(&self->buf));
+}
+
+/* ---------------------------------------------------------------- lengths */
+
+/* What a drive that takes data for a list of pages would find in there */
+#define VICTIM_POISON	0x42
+/* Ordinary memory, registered for the same commands */
+#define MEM_BUF		3
+#define WINDOW_BUF	4
+
+/* A page that no command is for, and where it is: 0 if nobody says */
+struct victim {
+	unsigned char	*page;
+	__u64		addr;
+};
+
+static int victim_init(struct victim *v)
+{
+	size_t ps = page_size();
+	__u64 entry = 0;
+	int fd;
+
+	v->page = mmap(NULL, ps, PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	if (v->page == MAP_FAILED || mlock(v->page, ps))
+		return -errno;
+	memset(v->page, VICTIM_POISON, ps);
+	fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (pread(fd, &entry, sizeof(entry),
+		  (uintptr_t)v->page / ps * sizeof(entry)) != sizeof(entry))
+		entry = 0;
+	close(fd);
+	v->addr = (entry & ((1ULL << 55) - 1)) * ps;
+	return 0;
+}
+
+static void victim_exit(struct victim *v)
+{
+	munmap(v->page, page_size());
+}
+
+/* A command whose number of blocks isn't that of its data */
+struct misfit {
+	bool		write;
+	unsigned int	len;		/* of the data */
+	unsigned int	blocks;		/* that the drive is asked for */
+};
+
+static int misfit_run(struct _test_data_cmd *self,
+		      const struct _fixture_variant_cmd *variant,
+		      const struct misfit *m, unsigned int buf, __u64 addr)
+{
+	struct nvme_uring_cmd *cmd;
+	struct io_uring_sqe *sqe;
+
+	cmd = cmd_sqe(self, variant, m->write, addr, m->len, BASE, &sqe);
+	cmd->cdw12 = (m->blocks - 1) | self->control;
+	sqe->buf_index = buf;
+	return cmd_run(self);
+}
+
+/*
+ * The drive accesses the data and nothing else, and says the same that it says if
+ * that is in ordinary memory: 0, or what is wrong. The data starts at @off of the
+ * dma-buf, and at 0 of the buffer.
+ */
+static int misfit_check(struct _test_data_cmd *self,
+			const struct _fixture_variant_cmd *variant,
+			const struct misfit *m, const struct victim *v,
+			unsigned char *ordinary, unsigned int buf, size_t off)
+{
+	size_t i, size = self->buf.size, span;
+	int ret, status, status_mem;
+
+	/* where the drive may come to, and a page */
+	span = (m->blocks * BLOCK > m->len ? m->blocks * BLOCK : m->len) + 4096;
+	memset(self->mem, DISK_POISON, span);
+	ret = disk_rw(self->fd, self->mem, span, BASE, true);
+	memset(self->mem, POISON, size);
+	for (i = 0; i < m->len; i += sizeof(v->addr))
+		memcpy(self->mem + off + i, &v->addr, sizeof(v->addr));
+	memcpy(ordinary, self->mem + off, m->len);
+	if (!ret)
+		ret = dbuf_write(&self->buf, self->mem, size, 0);
+	if (ret)
+		return ret;
+
+	status_mem = misfit_run(self, variant, m, MEM_BUF, u64_ptr(ordinary));
+	status = misfit_run(self, variant, m, buf, buf == WINDOW_BUF ? 0 : off);
+	/* more data than is asked for may be no error, if it is in one piece */
+	if (status < 0 || status_mem < 0 ||
+	    (m->blocks * BLOCK > m->len && (!status || status != status_mem))) {
+		fprintf(stderr, "# status %#x of the dma-buf, %#x of memory\n",
+			status, status_mem);
+		return -EDOM;
+	}
+	if (!all_bytes(v->page, VICTIM_POISON, page_size()))
+		return -EFAULT;
+	if (dbuf_lost(&self->buf))
+		return -EXDEV;
+	ret = dbuf_read(&self->buf, self->mem, size, 0);
+	if (!ret && (!all_bytes(self->mem, POISON, off) ||
+		     !all_bytes(self->mem + off + m->len, POISON,
+				size - off - m->len)))
+		ret = -EBADMSG;
+	/* what has been written is behind what has been asked for, or nowhere */
+	i = m->write && (!status || !status_mem) ? m->blocks * BLOCK : 0;
+	if (!ret)
+		ret = disk_rw(self->fd, self->mem, span - i, BASE + i, false);
+	if (!ret && !all_bytes(self->mem, DISK_POISON, span - i))
+		ret = -EILSEQ;
+	return ret;
+}
+
+static int lengths(struct _test_data_cmd *self,
+		   const struct _fixture_variant_cmd *variant,
+		   const struct victim *v, unsigned char *ordinary,
+		   unsigned int buf, size_t off, size_t max)
+{
+	unsigned int b = page_size() / BLOCK, i, j;
+	const unsigned int lens[] = {
+		1, b, b + 1, 2 * b, 2 * b + 1, 4 * b, 8 * b, 24 * b,
+	};
+
+	for (i = 0; i < ARRAY_SIZE(lens); i++) {
+		const unsigned int blocks[] = {
+			lens[i] + 1, 2 * lens[i], lens[i] + 2 * b,
+			lens[i] - 1, lens[i] / 2,
+		};
+
+		if (lens[i] * BLOCK > max)
+			continue;
+		for (j = 0; j < 2 * ARRAY_SIZE(blocks); j++) {
+			struct misfit m = {
+				.write = j & 1, .blocks = blocks[j / 2],
+				.len = lens[i] * BLOCK,
+			};
+			int ret;
+
+			if (!m.blocks)
+				continue;
+			ret = misfit_check(self, variant, &m, v, ordinary, buf,
+					   off);
+			if (!ret)
+				continue;
+			fprintf(stderr, "# %s at %zu, %u bytes, %u blocks: %s\n",
+				m.write ? "write" : "read", off, m.len, m.blocks,
+				strerror(-ret));
+			return ret;
+		}
+	}
+	return 0;
+}
+
+/*
+ * The drive is asked for more blocks than the data has, or for less. The data is
+ * what would be a list of pages elsewhere.
+ */
+TEST_F_TIMEOUT(cmd, lengths, 2 * LONG_TIMEOUT)
+{
+	static const enum exporter kinds[] = { CONTIGUOUS, MIXED, SCATTERED };
+	size_t ps = page_size(), size = 60 * ps;
+	unsigned char *ordinary;
+	struct victim v;
+	unsigned int i;
+
+	ASSERT_EQ(0, victim_init(&v));
+	if (!v.addr)
+		TH_LOG("nobody says where the victim is");
+	ordinary = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, ordinary);
+	ASSERT_EQ(1, ring_desc(&self->ring, MEM_BUF,
+			       (struct io_uring_regbuf_desc) {
+		.type = IO_REGBUF_TYPE_UADDR, .uaddr = u64_ptr(ordinary),
+		.size = size,
+	}));
+	for (i = 0; i < ARRAY_SIZE(kinds); i++) {
+		struct io_uring_regbuf_desc window;
+
+		dbuf_exit(&self->buf);
+		ASSERT_EQ(0, dbuf_init(&self->buf, size, kinds[i]));
+		ASSERT_EQ(1, ring_dbuf(&self->ring, 0, &self->buf, self->ng));
+		ASSERT_EQ(0, lengths(self, variant, &v, ordinary, 0, ps, size)) {
+			TH_LOG("segments %u", i);
+		}
+		ASSERT_EQ(0, lengths(self, variant, &v, ordinary, 0,
+				     2 * ps - BLOCK, size));
+		/* up to the end of a window */
+		window = desc_dbuf(&self->buf, self->ng);
+		window.offset = 3 * ps;
+		window.size = 8 * ps;
+		ASSERT_EQ(1, ring_desc(&self->ring, WINDOW_BUF, window));
+		ASSERT_EQ(0, lengths(self, variant, &v, ordinary, WINDOW_BUF,
+				     3 * ps, 8 * ps));
+	}
+	victim_exit(&v);
+	munmap(ordinary, size);
+}
+
+static int buf_again(struct _test_data_cmd *self, size_t size,
+		     enum exporter kind)
+{
+	int ret;
+
+	dbuf_exit(&self->buf);
+	ret = dbuf_init(&self->buf, size, kind);
+	self->mem = realloc(self->mem, size);
+	return ret ?: ring_dbuf(&self->ring, 0, &self->buf, self->ng);
+}
+
+/* The longest command that there is, and longer ones */
+TEST_F_TIMEOUT(cmd, longest, 2 * LONG_TIMEOUT)
+{
+	size_t ps = page_size(), max;
+	struct io_uring_sqe *sqe;
+
+	max = 1024 * read_num("/sys/class/block/%s/queue/max_hw_dmabuf_sectors_kb",
+			      strrchr(getenv("IO_URING_TEST_DRIVE"), '/') + 1);
+	ASSERT_LE(BLOCK, max);
+	ASSERT_EQ(1, buf_again(self, max + 3 * ps, MIXED));
+	ASSERT_EQ(0, write_read(self, variant, 512, max, BASE));
+	ASSERT_EQ(0, write_read(self, variant, 3 * ps, max, BASE));
+	EXPECT_EQ(-EINVAL, cmd_rw(self, variant, true, 512, max + BLOCK, BASE));
+	EXPECT_EQ(-EINVAL, cmd_rw(self, variant, false, 0, max + BLOCK, BASE));
+	/* whatever the drive is asked for */
+	cmd_sqe(self, variant, false, 0, BLOCK, BASE, &sqe)->data_len =
+		max + BLOCK;
+	EXPECT_EQ(-EINVAL, cmd_run(self));
+	EXPECT_EQ(0, dbuf_lost(&self->buf));
+}
+
+/*
+ * What doesn't fit into one segment of an SGL. QEMU's controllers don't take more
+ * than two of them: before it reads the second it remembers where in its copy of
+ * the first the descriptor for that was, and not what it was.
+ */
+TEST_F_TIMEOUT(cmd, segments, 2 * LONG_TIMEOUT)
+{
+	static const unsigned int pages[] = { 16, 17, 256, 257, 300, 511 };
+	size_t ps = page_size();
+	unsigned int i;
+	long long kb;
+
+	kb = read_num("/sys/class/block/%s/queue/max_hw_dmabuf_sectors_kb",
+		      strrchr(getenv("IO_URING_TEST_DRIVE"), '/') + 1);
+	ASSERT_EQ(1, buf_again(self, 513 * ps, SCATTERED));
+	for (i = 0; i < ARRAY_SIZE(pages); i++) {
+		if (pages[i] * ps > kb * 1024)
+			continue;
+		ASSERT_EQ(0, write_read(self, variant, ps, pages[i] * ps,
+					BASE)) {
+			TH_LOG("%u pages", pages[i]);
+		}
+		ASSERT_EQ(0, write_read(self, variant, 512,
+					pages[i] * ps - BLOCK, BASE)) {
+			TH_LOG("%u pages, not aligned", pages[i]);
+		}
+	}
+	EXPECT_EQ(0, dbuf_lost(&self->buf));
+}
+
+/* ---------------------------------------------------------------- time-outs */
+
+#define FAIL_IO		"/sys/kernel/debug/fail_io_timeout/"
+/* What the driver waits for commands when memory is to move */
+#define MOVE_WAIT_US	30000000
+/* To abort a command, and to reset the controller, of a slow emulator */
+#define RESET_US	15000000
+
+static int drive_put(const char *attr, const char *val)
+{
+	return put_file(val, "/sys/class/block/%s/%s",
+			strrchr(getenv("IO_URING_TEST_DRIVE"), '/') + 1, attr);
+}
+
+/* The next three completions are never seen */
+static int drive_lose(const char *timeout_ms)
+{
+	int ret = drive_put("queue/io_timeout", timeout_ms);
+
+	if (!ret)
+		ret = drive_put("io-timeout-fail", "1");
+	if (!ret)
+		ret = put_file("0", FAIL_IO "verbose");
+	if (!ret)
+		ret = put_file("100", FAIL_IO "probability");
+	return ret ? ret : put_file("3", FAIL_IO "times");
+}
+
+/* Commands, of which the drive doesn't return some: us that a move takes */
+static int lose_and_move(struct _test_data_cmd *self,
+			 const struct _fixture_variant_cmd *variant,
+			 unsigned int *ended)
+{
+	unsigned int i, nr = 16;
+	int us, ret;
+
+	*ended = 0;
+	for (i = 0; i < nr; i++) {
+		struct io_uring_sqe *sqe;
+
+		/* ten minutes, as far as the application is concerned */
+		cmd_sqe(self, variant, false, i * 4096, 4096, BASE + i * 4096,
+			&sqe)->timeout_ms = 600000;
+		sqe->user_data = i;
+	}
+	ret = ring_submit(&self->ring);
+	if (ret < 0)
+		return ret;
+	/* workers may not have got that far */
+	usleep(500000);
+	us = dbuf_move(&self->buf);
+	for (i = 0; i < nr; i++) {
+		ret = cmd_wait(self, NULL);
+		if (ret && ret != -EINTR)
+			fprintf(stderr, "# command: %d\n", ret);
+		if (ret == -EINTR)
+			++*ended;
+	}
+	return us;
+}
+
+/* An application can't make others wait for longer than a disk's commands take */
+TEST_F_TIMEOUT(cmd, capped, LONG_TIMEOUT)
+{
+	unsigned int ended;
+	int us;
+
+	if (access(FAIL_IO "times", F_OK))
+		SKIP(return, "kernel can't lose completions");
+	ASSERT_EQ(0, drive_lose("1000"));
+	us = lose_and_move(self, variant, &ended);
+	EXPECT_EQ(0, drive_put("queue/io_timeout", "30000"));
+	TH_LOG("%d us to move, %u commands were canceled", us, ended);
+	EXPECT_LT(0, us);
+	EXPECT_GT(RESET_US, us);
+	EXPECT_EQ(0, read_num(FAIL_IO "times"));
+	EXPECT_EQ(0, write_read(self, variant, 512, 65536, BASE));
+	EXPECT_EQ(0, dbuf_lost(&self->buf));
+}
+
+/* The drive has stopped, and its commands have all the time that there is */
+TEST_F_TIMEOUT(cmd, stopped, LONG_TIMEOUT)
+{
+	unsigned int ended;
+	int us;
+
+	if (access(FAIL_IO "times", F_OK))
+		SKIP(return, "kernel can't lose completions");
+	ASSERT_EQ(0, drive_lose("600000"));
+	us = lose_and_move(self, variant, &ended);
+	EXPECT_EQ(0, drive_put("queue/io_timeout", "30000"));
+	TH_LOG("%d us to move, %u commands were canceled", us, ended);
+	EXPECT_LT(MOVE_WAIT_US / 2, us);
+	EXPECT_GT(MOVE_WAIT_US + RESET_US, us);
+	EXPECT_LT(0, ended);
+	EXPECT_EQ(0, read_num(FAIL_IO "times"));
+	EXPECT_EQ(0, write_read(self, variant, 512, 65536, BASE));
 	EXPECT_EQ(0, dbuf_lost(&self->buf));
 }
 

@@ -168,7 +168,7 @@ static int vec_write(struct _test_data_vec *self, off_t pos)
 	if (!ret)
 		ret = vec_rw(self, true, pos);
 	if (ret != (int)self->len)
-		return ret < 0 ? ret : -EIO;
+		return ret < 0 ? ret : step_failed("short write", -EIO);
 	return vec_written(self, pos, self->len);
 }
 
@@ -215,7 +215,7 @@ static int vec_read(struct _test_data_vec *self, off_t pos)
 	if (!ret)
 		ret = vec_rw(self, false, pos);
 	if (ret != (int)self->len)
-		return ret < 0 ? ret : -EIO;
+		return ret < 0 ? ret : step_failed("short read", -EIO);
 	return vec_got(self, pos, self->len);
 }
 

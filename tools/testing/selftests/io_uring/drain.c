@@ -134,13 +134,13 @@ static int received(struct _test_data_drain *self,
 
 	memset(self->got, POISON, sizeof(self->got));
 	if (poll(&pfd, 1, WAIT_MS) != 1)
-		return -ETIME;
+		return step_failed("no datagram", -ETIME);
 	ret = recv(self->sock[1], self->got, sizeof(self->got), 0);
 	if (ret < 0)
 		return -errno;
 	if (check_pattern(self->got, LEN, variant->type.setup) != LEN ||
 	    !all_bytes(self->got + LEN, POISON, GUARD))
-		return -EBADMSG;
+		return step_failed("other data", -EBADMSG);
 	return ret;
 }
 

@@ -18,6 +18,7 @@
 #include "iou_fused.h"
 #include "kselftest_harness.h"
 
+#define LATE_US		50000
 #define LEN		20000
 #define SEED		7
 #define UD_CMD		1
@@ -595,6 +596,7 @@ struct bad {
 BAD(nr_short, sqe->nr_secondary = 2)
 BAD(nr_many, sqe->nr_secondary = 65)
 BAD(pad, sqe->__pad1 = 1)
+BAD(file_index, sqe->file_index = 1)
 BAD(ioprio, sqe->ioprio = 1)
 BAD(flag, sqe->fused_flags = 1)
 BAD(internal_flag, sqe->fused_flags = 1U << 29)
@@ -630,6 +632,7 @@ static const struct bad bads[] = {
 	{ "second one missing", -ECANCELED, -EINVAL, bad_nr_short },
 	{ "65 secondaries", -ECANCELED, -EINVAL, bad_nr_many },
 	{ "pad", -ECANCELED, -EINVAL, bad_pad },
+	{ "file_index", -ECANCELED, -EINVAL, bad_file_index },
 	{ "ioprio", -ECANCELED, -EINVAL, bad_ioprio },
 	{ "flag", -ECANCELED, -EINVAL, bad_flag },
 	{ "internal flag", -ECANCELED, -EINVAL, bad_internal_flag },
@@ -663,6 +666,33 @@ static const struct bad bads[] = {
 	{ "member: no direction", -EFAULT, -EFAULT, bad_m_nodir },
 };
 
+/* Refused as any request may be, or doesn't say how many members it has */
+static bool takes_no_entries(const struct bad *bad)
+{
+	return bad->make == bad_nr_many || bad->make == bad_ioprio ||
+	       bad->make == bad_buffer_select || bad->make == bad_personality;
+}
+
+/* Refused before it has members */
+static bool has_no_members(const struct bad *bad)
+{
+	return takes_no_entries(bad) || bad->make == bad_pad ||
+	       bad->make == bad_file_index ||
+	       bad->make == bad_flag || bad->make == bad_internal_flag;
+}
+
+/* The next CQE, not counting that of a request that isn't a member */
+static int next_but(struct ring *r, struct io_uring_cqe *cqe, __u64 ud,
+		    bool *seen)
+{
+	int ret = ring_wait(r, cqe);
+
+	if (ret || cqe->user_data != ud)
+		return ret;
+	*seen = true;
+	return ring_wait(r, cqe);
+}
+
 TEST_F(fused, refused)
 {
 	unsigned int i, one;
@@ -670,38 +700,41 @@ TEST_F(fused, refused)
 	for (i = 0; i < 2 * ARRAY_SIZE(bads); i++) {
 		const struct bad *bad = &bads[i / 2];
 		struct io_uring_cqe cqe;
-		struct io_uring_sqe *sqe;
-		bool early;
+		struct io_uring_sqe *sqe, *m;
+		bool early, nop = bad->make == bad_nr_short;
 		int cmd;
 
 		one = i & 1;
-		sqe = fused(self, 4096, 8192, DEST);
+		sqe = fused_set(self, 4096, 8192, DEST, 1, &m);
 		if (one)
 			sqe->fused_flags = IORING_FUSED_ONE_CQE;
 		member_rw(sqe, IORING_OP_READ, self->file, 0, 8192, 0);
 		bad->make(self, sqe);
 		/* the flag may be what is wrong */
 		one = one && sqe->fused_flags == IORING_FUSED_ONE_CQE;
+		/* has one member, so nothing but this is its own */
+		if (!nop)
+			sqe64(self, IORING_OP_NOP)->user_data = 100;
 		ASSERT_EQ(0, submit(self));
 
-		/* refused before there is a member: one CQE */
-		early = bad->make == bad_nr_many ||
-			bad->make == bad_pad || bad->make == bad_ioprio ||
-			bad->make == bad_flag ||
-			bad->make == bad_internal_flag ||
-			bad->make == bad_buffer_select ||
-			bad->make == bad_personality;
+		/* one CQE then */
+		early = has_no_members(bad);
 		cmd = bad->cmd;
 		if (one && cmd == -ECANCELED)
 			cmd = bad->member;
 		TH_LOG("%s", bad->what);
 		if (!one && !early) {
-			ASSERT_EQ(0, next_is(&self->ring, UD_MEMBER,
-					     bad->member));
+			ASSERT_EQ(0, next_but(&self->ring, &cqe, 100, &nop));
+			ASSERT_EQ(UD_MEMBER, cqe.user_data);
+			ASSERT_EQ(bad->member, cqe.res);
 		}
-		ASSERT_EQ(0, ring_wait(&self->ring, &cqe));
+		ASSERT_EQ(0, next_but(&self->ring, &cqe, 100, &nop));
 		ASSERT_EQ(UD_CMD, cqe.user_data);
 		ASSERT_EQ(cmd, cqe.res);
+		if (!nop) {
+			ASSERT_EQ(0, ring_wait(&self->ring, &cqe));
+			ASSERT_EQ(100, cqe.user_data);
+		}
 		EXPECT_EQ(self->lender.state->lent,
 			  self->lender.state->released);
 		/* what should have been filled and wasn't */
@@ -864,20 +897,20 @@ TEST_F(fused, set_one_bad)
 			m[bad]->opcode = IORING_OP_READV;
 			res[bad] = -EINVAL;
 		} else {
-			m[bad]->addr = 3073;
-			res[bad] = -EFAULT;
+			m[bad]->fd = -1;
+			res[bad] = -EBADF;
 			lent++;
 		}
 		ASSERT_EQ(0, submit(self));
 		ASSERT_EQ(0, one ? next_is(&self->ring, UD_CMD, res[bad]) :
 				   set_is(self, 4, res,
-					  prep ? -ECANCELED : -EFAULT));
+					  prep ? -ECANCELED : -EBADF));
 		ASSERT_TRUE(returned(self, lent));
 		for (j = 0; j < 4; j++) {
 			unsigned char *at = self->lender.mem + j * 1024;
 
 			ASSERT_TRUE(prep || j == bad ?
-				    all_bytes(at, POISON, 1024) :
+				    all_bytes(at, prep ? POISON : 0, 1024) :
 				    check_pattern_at(at, 1024, i + j * 1024) ==
 				    1024);
 		}
@@ -955,46 +988,63 @@ TEST_F(fused, set_short)
 	EXPECT_TRUE(ring_quiet(r));
 }
 
-/* The members of a command that is refused are never executed as others */
+/*
+ * The members of a command that is refused are never executed as others, if it
+ * was able to say how many there are. If it wasn't, it takes no entry at all.
+ */
 TEST_F(fused, set_refused)
 {
 	struct io_uring_sqe *sqe, *m[3];
 	struct ring *r = &self->ring;
-	unsigned int i, end;
+	unsigned int i, n, nr, one;
 
-	for (i = 0; i < ARRAY_SIZE(bads); i++) {
-		const struct bad *bad = &bads[i];
+	for (i = 0; i < 2 * ARRAY_SIZE(bads); i++) {
+		const struct bad *bad = &bads[i / 2];
 		struct io_uring_cqe cqe;
-		unsigned int cqes = 0;
+		unsigned int want, got = 0;
 
 		if (bad->make == bad_nr_short)
 			continue;
+		one = i & 1;
 		sqe = fused_set(self, 4096, 8192, DEST, 3, m);
+		if (one)
+			sqe->fused_flags = IORING_FUSED_ONE_CQE;
 		member_rw(sqe, IORING_OP_READ, self->file, 0, 8192, 0);
 		bad->make(self, sqe);
-		if (sqe->nr_secondary > 3) {
-			/* only these, or it takes what comes next */
-			for (end = 3; end < sqe->nr_secondary; end++)
-				sqe64(self, IORING_OP_NOP)->user_data = 99;
-		}
-		if (bad->member == -ECANCELED) {
+		one = one && sqe->fused_flags == IORING_FUSED_ONE_CQE;
+		if (bad->member == -ECANCELED && !takes_no_entries(bad)) {
 			/* would post more than its CQE, or write there */
 			set_rw(m[1], IORING_OP_WRITE, self->pipe[1], 0, 1, 0);
 			set_rw(m[2], IORING_OP_WRITE, self->pipe[1], 0, 1, 0);
 			m[1]->addr = u64_ptr(self->lender.mem);
 			m[2]->addr = u64_ptr(self->lender.mem);
 		}
-		sqe64(self, IORING_OP_NOP)->user_data = 100;
+		for (n = 0; n < 3; n++)
+			sqe64(self, IORING_OP_NOP)->user_data = 28 + n;
 		ASSERT_EQ(0, submit(self));
 		TH_LOG("%s", bad->what);
-		do {
+		want = 7U << 28 | 1U << UD_CMD;
+		if (takes_no_entries(bad))
+			want |= 6U << UD_MEMBER;
+		else if (!has_no_members(bad) && !one)
+			want |= 7U << UD_MEMBER;
+		nr = __builtin_popcount(want);
+		for (n = 0; n < nr; n++) {
 			ASSERT_EQ(0, ring_wait(r, &cqe));
-			ASSERT_NE(99, cqe.user_data);
 			ASSERT_NE(1, cqe.res);
-			cqes |= 1U << (cqe.user_data == 100 ? 31 :
-				       cqe.user_data);
-		} while ((cqes & (1U << 31 | 1U << UD_CMD)) !=
-			 (1U << 31 | 1U << UD_CMD));
+			ASSERT_EQ(0, got & 1U << cqe.user_data);
+			got |= 1U << cqe.user_data;
+			if (cqe.user_data >= 28) {
+				ASSERT_EQ(0, cqe.res);
+			}
+			if (cqe.user_data == UD_CMD) {
+				ASSERT_GT(0, cqe.res);
+			}
+			if (cqe.user_data > UD_MEMBER && takes_no_entries(bad)) {
+				ASSERT_EQ(0, cqe.res);
+			}
+		}
+		ASSERT_EQ(want, got);
 		EXPECT_EQ(self->lender.state->lent,
 			  self->lender.state->released);
 		memset(self->lender.mem, POISON, MEM);
@@ -1176,11 +1226,11 @@ static int readv_unreadable(struct _test_data_fused *self,
 	return ret ? ret : both(self, -EBADF, -EBADF);
 }
 
-/* Several ranges, in no order, which begin and end anywhere */
+/* Several ranges, which begin and end anywhere */
 TEST_F(fused, readv)
 {
 	struct iovec iov[3] = {
-		{ (void *)5000, 100 }, { (void *)1, 50 }, { (void *)9000, 3001 },
+		{ (void *)1, 50 }, { (void *)5000, 100 }, { (void *)9000, 3001 },
 	};
 	unsigned char *want = malloc(MEM);
 	struct io_uring_sqe *sqe;
@@ -1220,15 +1270,6 @@ TEST_F(fused, readv)
 	EXPECT_EQ(0, memcmp(want, self->lender.mem, MEM));
 	memset(self->lender.mem, POISON, MEM);
 
-	/* more than there is, by ranges that overlap: all of it is zeroed */
-	for (j = 0; j < 3; j++)
-		iov[j] = (struct iovec) { (void *)5000, 8000 };
-	ASSERT_EQ(0, readv_unreadable(self, iov));
-	memset(want, POISON, MEM);
-	memset(want + 4096, 0, 16384);
-	EXPECT_EQ(0, memcmp(want, self->lender.mem, MEM));
-	memset(self->lender.mem, POISON, MEM);
-
 	/* a range that isn't there, an array that isn't */
 	iov[1] = (struct iovec) { (void *)1, 50 };
 	iov[2] = (struct iovec) { (void *)9000, 16384 };
@@ -1244,7 +1285,7 @@ TEST_F(fused, readv)
 	member_rw(sqe, IORING_OP_READV_FIXED, self->file, 8, 2, 0);
 	ASSERT_EQ(0, submit(self));
 	EXPECT_EQ(0, both(self, -EFAULT, -ECANCELED));
-	EXPECT_TRUE(returned(self, 6));
+	EXPECT_TRUE(returned(self, 5));
 	EXPECT_TRUE(all_bytes(self->lender.mem, POISON, MEM));
 	free(want);
 }
@@ -1435,6 +1476,94 @@ static void set_zc(struct io_uring_sqe *sqe, bool msg, int fd,
  * The send is over long before the reader has begun. The memory is the
  * network's until it has all been acknowledged, and then the command ends.
  */
+/* The user ID that a message comes with, which is of whoever has sent it */
+static int sender_of(int sock)
+{
+	char byte, control[CMSG_SPACE(3 * sizeof(int))];
+	struct iovec iov = { &byte, 1 };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = control, .msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *c;
+	int ids[3];
+
+	if (recvmsg(sock, &msg, MSG_DONTWAIT) != 1)
+		return -EIO;
+	c = CMSG_FIRSTHDR(&msg);
+	if (!c || c->cmsg_type != SCM_CREDENTIALS)
+		return -ENOENT;
+	memcpy(ids, CMSG_DATA(c), sizeof(ids));
+	return ids[1];
+}
+
+/*
+ * Members that are issued later than they are submitted have the credentials of
+ * the submission, as do requests that are deferred.
+ */
+TEST_F(fused, creds)
+{
+	enum { PLAIN, MEMBER, LATE, LINKED, NR_WAYS };
+	static const unsigned int flags[] = {
+		0, IOSQE_ASYNC, IOSQE_IO_DRAIN,
+	};
+	struct io_uring_sqe *sqe;
+	unsigned int i, way, nr;
+	struct io_uring_cqe cqe;
+	int s[2], on = 1;
+
+	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, s));
+	ASSERT_EQ(0, setsockopt(s[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)));
+	for (i = 0; i < NR_WAYS * ARRAY_SIZE(flags); i++) {
+		way = i % NR_WAYS;
+		nr = way == PLAIN ? 1 : way == LINKED ? 3 : 2;
+		if (flags[i / NR_WAYS] & IOSQE_IO_DRAIN) {
+			/* something to wait for */
+			sqe = sqe64(self, IORING_OP_READ);
+			set_rw(sqe, IORING_OP_READ, self->pipe[0], 0, 1, 0);
+			sqe->addr = u64_ptr(&on);
+			nr++;
+		}
+		if (way == LINKED) {
+			sqe = sqe64(self, IORING_OP_NOP);
+			sqe->flags |= IOSQE_IO_LINK;
+		}
+		if (way == PLAIN) {
+			sqe = sqe64(self, IORING_OP_SEND);
+			sqe->fd = s[0];
+			sqe->addr = u64_ptr("x");
+			sqe->len = 1;
+		} else {
+			sqe = fused(self, 0, 4096, SOURCE);
+			if (way == LATE)
+				lend_of(sqe)->delay_us = LATE_US;
+			member_rw(sqe, IORING_OP_SEND, s[0], 0, 1, 0);
+		}
+		sqe->flags |= flags[i / NR_WAYS];
+		ASSERT_EQ(0, submit(self));
+		/* as somebody else, who may still do as root does */
+		ASSERT_EQ(0, setresuid(65534, -1, -1));
+		ASSERT_EQ(1, write(self->pipe[1], "x", 1));
+		while (nr--) {
+			ASSERT_EQ(0, ring_wait(&self->ring, &cqe));
+			ASSERT_LE(0, cqe.res);
+		}
+		ASSERT_EQ(0, setresuid(0, -1, -1));
+		if (!(flags[i / NR_WAYS] & IOSQE_IO_DRAIN))
+			ASSERT_EQ(1, read(self->pipe[0], &on, 1));
+		/* a link that is not deferred is of whoever waits for it */
+		if (way == LINKED && !flags[i / NR_WAYS]) {
+			ASSERT_LE(0, sender_of(s[1]));
+			continue;
+		}
+		ASSERT_EQ(0, sender_of(s[1])) {
+			TH_LOG("way %u flags %x", way, flags[i / NR_WAYS]);
+		}
+	}
+	close(s[0]);
+	close(s[1]);
+}
+
 TEST_F(fused, send_zc)
 {
 	struct iovec iov = { (void *)50, ZC_LEN };
@@ -1445,6 +1574,19 @@ TEST_F(fused, send_zc)
 	int s[2];
 
 	fill_pattern(self->lender.mem, MEM, SEED);
+	/* nothing would report it */
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, tcp_pair(s));
+		sqe = fused(self, 4096, 2 * ZC_LEN, SOURCE);
+		sqe->fused_flags = IORING_FUSED_ONE_CQE;
+		set_zc(sqe + 1, i, s[0], &hdr);
+		sqe[1].ioprio |= IORING_SEND_ZC_REPORT_USAGE;
+		ASSERT_EQ(0, submit(self));
+		ASSERT_EQ(0, next_is(r, UD_CMD, -EINVAL));
+		EXPECT_EQ(0, self->lender.state->lent);
+		close(s[0]);
+		close(s[1]);
+	}
 	for (i = 0; i < 4; i++) {
 		bool msg = i & 1, one = i & 2;
 
@@ -1471,6 +1613,135 @@ TEST_F(fused, send_zc)
 		close(s[0]);
 		close(s[1]);
 	}
+}
+
+/*
+ * Four of them, and room for four CQEs, which have nine. One of them fails, in
+ * each way; each has its result, its notification if that says so, and all come
+ * before the command.
+ */
+TEST(send_zc_small_cq)
+{
+	enum { GOOD, NO_FD, NO_SOCKET, NO_ZC, RANGE, FLAGS, NR_ENDS };
+	static const int results[] = {
+		ZC_LEN, -EBADF, -ENOTSOCK, -EOPNOTSUPP, -EFAULT, -EINVAL,
+	};
+	struct io_uring_params p = {
+		.flags = IORING_SETUP_SQE128 | IORING_SETUP_CQSIZE |
+			 IORING_SETUP_SUBMIT_ALL | IORING_SETUP_NO_SQARRAY,
+		.cq_entries = 4,
+	};
+	unsigned int i, j, n, seen, more, lent = 0;
+	struct io_uring_cqe cqe;
+	struct lender l = { };
+	struct ring r;
+	int s[2], u[2], ret;
+
+	if (!SETUP_RING(&r, 8, 0, IORING_OP_FUSED_CMD))
+		return;
+	ring_exit(&r);
+	r.u.ring_fd = io_uring_setup(4, &p);
+	ASSERT_LE(0, r.u.ring_fd);
+	p.sq_entries *= 2;
+	ASSERT_EQ(0, io_uring_mmap(r.u.ring_fd, &p, &r.u.sq, &r.u.cq));
+	r.setup = p.flags;
+	ret = lender_init(&l);
+	if (ret == -ENOENT)
+		SKIP(return, "no /dev/io_uring_mock");
+	ASSERT_EQ(0, ret);
+	fill_pattern(l.mem, MEM, SEED);
+	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, u));
+	for (i = 0; i < 2 * 4 * NR_ENDS; i++) {
+		unsigned int end = i / 8, which = i % 4, one = i / 4 % 2;
+		struct io_uring_sqe *sqe, *m;
+		int first = 0;
+
+		ASSERT_EQ(0, tcp_pair(s));
+		for (j = 0; j < 4; j++) {
+			sqe = &r.u.sq.sqes[2 * (r.u.sq.sqe_tail++ & 3)];
+			memset(sqe, 0, 2 * sizeof(*sqe));
+			m = sqe;
+			if (!j) {
+				sqe->opcode = IORING_OP_FUSED_CMD;
+				sqe->fd = l.fd;
+				sqe->cmd_op = IORING_MOCK_CMD_LEND;
+				sqe->len = SOURCE;
+				sqe->nr_secondary = 4;
+				sqe->fused_flags = one ? IORING_FUSED_ONE_CQE : 0;
+				sqe->user_data = UD_CMD;
+				lend_of(sqe)->len = MEM;
+				m++;
+			}
+			set_rw(m, IORING_OP_SEND_ZC, s[0], j * ZC_LEN, ZC_LEN, 0);
+			m->user_data = UD_MEMBER + j;
+			m->addr3 = UD_NOTIF + j;
+			m->msg_flags = MSG_WAITALL;
+			if (j != which)
+				continue;
+			if (end == NO_FD)
+				m->fd = -1;
+			else if (end == NO_SOCKET)
+				m->fd = l.fd;
+			else if (end == NO_ZC)
+				m->fd = u[0];
+			else if (end == RANGE)
+				m->addr = MEM;
+			else if (end == FLAGS)
+				m->msg_flags = MSG_ZEROCOPY;
+		}
+		ASSERT_EQ(4, ring_submit(&r));
+		lent += end != FLAGS;
+		n = (end == FLAGS ? 0 : end == GOOD ? 4 : 3) * ZC_LEN;
+		for (j = 0; j < n; j += ret) {
+			unsigned char buf[8192];
+
+			ret = recv(s[1], buf, sizeof(buf), 0);
+			ASSERT_LT(0, ret);
+			/* task work for what is acknowledged */
+			ring_enter(&r, 0, 0, IORING_ENTER_GETEVENTS);
+		}
+		seen = 0;
+		more = 0;
+		for (;;) {
+			ASSERT_EQ(0, ring_wait(&r, &cqe)) {
+				TH_LOG("end %u which %u one %u", end, which, one);
+			}
+			if (cqe.user_data == UD_CMD)
+				break;
+			ASSERT_EQ(0, one);
+			if (cqe.flags & IORING_CQE_F_NOTIF) {
+				j = cqe.user_data - UD_NOTIF;
+				ASSERT_NE(0, more & 1 << j);
+				more &= ~(1 << j);
+				continue;
+			}
+			j = cqe.user_data - UD_MEMBER;
+			ASSERT_EQ(0, seen & 1 << j);
+			seen |= 1 << j;
+			more |= !!(cqe.flags & IORING_CQE_F_MORE) << j;
+			first = end == FLAGS && j != which ? -ECANCELED :
+				j != which ? ZC_LEN : results[end];
+			ASSERT_EQ(first, cqe.res) {
+				TH_LOG("end %u which %u member %u", end, which, j);
+			}
+		}
+		ASSERT_EQ(0, more);
+		ASSERT_EQ(one ? 0 : 15, seen);
+		first = end == GOOD ? (one ? 4 * ZC_LEN : 0) :
+			end == FLAGS && !one ? -ECANCELED : results[end];
+		ASSERT_EQ(first, cqe.res) {
+			TH_LOG("end %u which %u one %u", end, which, one);
+		}
+		EXPECT_TRUE(ring_quiet(&r));
+		EXPECT_EQ(lent, l.state->released);
+		close(s[0]);
+		close(s[1]);
+	}
+	close(u[0]);
+	close(u[1]);
+	lender_exit(&l);
+	munmap(r.u.sq.sqes + 4, 4 * sizeof(struct io_uring_sqe));
+	ring_exit(&r);
 }
 
 /* The notification of a send that fails, and of one that never began */
@@ -1906,21 +2177,14 @@ TEST_F(fused, filled)
 		int res;
 	} cases[] = {
 		{ { { 0, 4096, 0 }, { 4096, 4096, 0 } }, 8192 },
-		{ { { 4096, 4096, 0 }, { 0, 4096, 0 } }, 8192 },
-		{ { { 8192, 1, 0 }, { 4096, 4096, 0 }, { 0, 4096, 0 } }, 8193 },
-		/* the same twice, and in part */
-		{ { { 0, 4096, 0 }, { 0, 4096, 1 } }, 4096 },
-		{ { { 0, 4096, 0 }, { 100, 200, 0 }, { 4000, 96, 0 } }, 4096 },
-		{ { { 100, 4096, 0 }, { 0, 4000, 0 } }, 4196 },
+		{ { { 0, 4096, 0 }, { 4096, 4096, 0 }, { 8192, 1, 0 } }, 8193 },
 		/* gaps */
 		{ { { 0, 4096, 0 }, { 4097, 4095, 0 } }, 4096 },
 		{ { { 1, 4096, 0 } }, 0 },
-		/* the end of the file, whoever may have filled what is behind */
+		/* the end of the file */
 		{ { { 0, LEN + 1000, 0 } }, LEN },
 		{ { { 0, 1000, LEN } }, 0 },
-		{ { { 0, LEN + 1000, 0 }, { LEN, 1000, 0 } }, LEN },
-		{ { { LEN, 1000, 0 }, { 0, LEN + 1000, 0 } }, LEN },
-		{ { { 0, LEN + 1000, 0 }, { LEN + 1, 999, 0 } }, LEN },
+		{ { { 0, LEN + 1000, 0 }, { LEN + 1000, 1000, 0 } }, LEN },
 		/* not a byte more than there is */
 		{ { { 0, 16384, 0 }, { 16384, 16384, 0 } }, 32768 },
 		{ { { 0, 4096, 0 }, { 32768, 1, 0 } }, -EFAULT },
@@ -1949,36 +2213,35 @@ TEST_F(fused, filled)
 	}
 }
 
-/* The same for ranges of a vector, whichever their order, and other members */
+/* The same for ranges of a vector */
 TEST_F(fused, filled_vectors)
 {
 	struct iovec iov[3] = {
-		{ (void *)3000, 3000 }, { (void *)0, 3000 },
+		{ (void *)0, 3000 }, { (void *)3000, 3000 },
 		{ (void *)6000, 3000 },
 	};
 	struct io_uring_sqe *sqe, *m[2];
 	unsigned int i;
 
-	/* as far as the file goes, which is in the order of the vector */
+	/* as far as the file goes */
 	for (i = 0; i < 4; i++) {
-		const int has[] = { 9000, 8999, 6000, 5999 };
-		const int want[] = { 9000, 8999, 6000, 2999 };
+		const int has[] = { 9000, 8999, 6000, 2999 };
 
 		sqe = fused(self, 0, 16384, DEST | IORING_MOCK_LEND_RESULT);
 		member_rw(sqe, IORING_OP_READV_FIXED, self->file, 0, 3,
 			  LEN - has[i]);
 		sqe[1].addr = u64_ptr(iov);
 		ASSERT_EQ(0, submit(self));
-		ASSERT_EQ(0, both(self, has[i], want[i]));
+		ASSERT_EQ(0, both(self, has[i], has[i]));
 	}
 
-	/* two vectors that need each other at each step, and a hole */
+	/* two vectors, one behind the other, and a hole */
 	for (i = 0; i < 2; i++) {
 		struct iovec v[2][4];
 		unsigned int j;
 
 		for (j = 0; j < 8; j++)
-			v[j % 2][3 - j / 2] = (struct iovec) {
+			v[j / 4][j % 4] = (struct iovec) {
 				(void *)(uintptr_t)(j * 100), 100,
 			};
 		v[1][1].iov_len -= i;
@@ -2001,6 +2264,111 @@ TEST_F(fused, filled_vectors)
 	ASSERT_EQ(0, submit(self));
 	EXPECT_EQ(0, next_is(&self->ring, UD_CMD, 0));
 	EXPECT_TRUE(returned(self, 7));
+}
+
+/*
+ * Members that fill memory have an order, with each other and within a vector.
+ * The first one that is out of it is refused, and with it the command.
+ */
+TEST_F(fused, order)
+{
+	static const struct {
+		struct { unsigned long addr, len; } r[3];
+		unsigned int vec;	/* that many ranges are one vector */
+		int bad;		/* which member is, or -1 */
+	} cases[] = {
+		{ { { 0, 100 }, { 100, 100 }, { 200, 100 } }, 0, -1 },
+		{ { { 0, 100 }, { 100, 100 }, { 199, 100 } }, 0, 2 },
+		{ { { 0, 100 }, { 99, 1 }, { 200, 100 } }, 0, 1 },
+		{ { { 0, 100 }, { 0, 100 }, { 100, 100 } }, 0, 1 },
+		{ { { 200, 100 }, { 100, 100 }, { 300, 100 } }, 0, 1 },
+		{ { { 50, 100 }, { 0, 0 }, { 150, 100 } }, 0, -1 },
+		{ { { 0, 100 }, { -1UL, 100 }, { 300, 100 } }, 0, 2 },
+		{ { { 0, 100 }, { 100, 100 }, { 200, 100 } }, 2, -1 },
+		{ { { 0, 100 }, { 100, 100 }, { 200, 100 } }, 3, -1 },
+		{ { { 0, 100 }, { 200, 100 }, { 200, 100 } }, 2, 1 },
+		{ { { 0, 100 }, { 200, 100 }, { 299, 1 } }, 3, 0 },
+		{ { { 100, 100 }, { 0, 100 }, { 200, 100 } }, 2, 0 },
+	};
+	struct io_uring_sqe *sqe, *m[3];
+	unsigned int i, j, k, nr, lent = 0;
+	struct iovec iov[3];
+	int res[3];
+
+	for (i = 0; i < 2 * ARRAY_SIZE(cases); i++) {
+		const typeof(cases[0]) *c = &cases[i / 2];
+		unsigned int one = i & 1;
+
+		nr = c->vec ? 4 - c->vec : 3;
+		sqe = fused_set(self, 0, 4096, DEST, nr, m);
+		sqe->fused_flags = one ? IORING_FUSED_ONE_CQE : 0;
+		for (j = 0, k = 0; j < nr; j++) {
+			set_rw(m[j], IORING_OP_READ, self->file, c->r[k].addr,
+			       c->r[k].len, 0);
+			m[j]->addr = c->r[k].addr;
+			res[j] = c->bad < 0 ? (int)c->r[k].len : -ECANCELED;
+			if (j || !c->vec) {
+				k++;
+				continue;
+			}
+			for (; k < c->vec; k++)
+				iov[k] = (struct iovec) {
+					(void *)c->r[k].addr, c->r[k].len,
+				};
+			m[0]->opcode = IORING_OP_READV_FIXED;
+			m[0]->addr = u64_ptr(iov);
+			m[0]->len = c->vec;
+			if (c->bad < 0)
+				res[0] = c->vec * 100;
+		}
+		if (c->bad >= 0)
+			res[c->bad] = -EINVAL;
+		lent += c->bad < 0;
+		sqe64(self, IORING_OP_NOP)->user_data = 100;
+		ASSERT_EQ(0, submit(self));
+		TH_LOG("%u", i / 2);
+		if (one) {
+			int sum = c->bad < 0 ? 0 : -EINVAL;
+
+			for (j = 0; j < nr && c->bad < 0; j++)
+				sum += res[j];
+			ASSERT_EQ(0, next_of(&self->ring, UD_CMD, sum, 1));
+		} else {
+			bool nop = false;
+
+			/* the NOP is behind it, not in it */
+			for (j = 0; j < nr + 2; j++) {
+				struct io_uring_cqe cqe;
+
+				ASSERT_EQ(0, ring_wait(&self->ring, &cqe));
+				if (cqe.user_data == 100) {
+					ASSERT_EQ(0, cqe.res);
+					nop = true;
+				} else if (cqe.user_data == UD_CMD) {
+					ASSERT_EQ(c->bad < 0 ? 0 : -ECANCELED,
+						  cqe.res);
+				} else {
+					ASSERT_EQ(res[cqe.user_data - UD_MEMBER],
+						  cqe.res);
+				}
+			}
+			ASSERT_TRUE(nop);
+		}
+		ASSERT_TRUE(returned(self, lent));
+	}
+	EXPECT_TRUE(ring_quiet(&self->ring));
+
+	/* those that take it may do so in any order, and twice */
+	fill_pattern(self->lender.mem, MEM, SEED);
+	sqe = fused_set(self, 0, 4096, SOURCE, 3, m);
+	for (j = 0; j < 3; j++)
+		set_rw(m[j], IORING_OP_WRITE, self->file, 1000 - 500 * j, 1000,
+		       1000 - 500 * j);
+	ASSERT_EQ(0, submit(self));
+	for (j = 0; j < 3; j++)
+		res[j] = 1000;
+	ASSERT_EQ(0, set_is(self, 3, res, 0));
+	EXPECT_TRUE(returned(self, lent + 1));
 }
 
 /* Memory that is to be taken was taken, all of it or not */
@@ -2504,7 +2872,6 @@ TEST_F(fused, many)
 			  self->lender.mem[i]);
 }
 
-#define LATE_US		50000
 
 /*
  * A member in flight, a driver that lends later, and a command that is
@@ -2607,29 +2974,68 @@ TEST_F(fused, exec)
 }
 
 /* Not on rings of any other kind */
+/* And takes nothing that follows, whatever it says about that */
 TEST(needs_128)
 {
+	static const unsigned int setups[] = {
+		0, IORING_SETUP_COOP_TASKRUN,
+		IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER,
+		IORING_SETUP_SQPOLL, IORING_SETUP_SQE_MIXED,
+		IORING_SETUP_SQE_MIXED | IORING_SETUP_COOP_TASKRUN,
+		IORING_SETUP_SQE_MIXED | IORING_SETUP_DEFER_TASKRUN |
+			IORING_SETUP_SINGLE_ISSUER,
+		IORING_SETUP_SQE_MIXED | IORING_SETUP_SQPOLL,
+	};
+	static const unsigned int nrs[] = { 0, 1, 2, 5, 6, 64, 65, 65535 };
+	unsigned int i, j, n, setup, seen;
+	struct io_uring_sqe *sqe;
 	struct io_uring_cqe cqe;
 	struct ring r;
-	unsigned int i;
 
 	if (!SETUP_RING(&r, 8, 0, IORING_OP_FUSED_CMD))
 		return;
-	ring_sqe(&r, IORING_OP_FUSED_CMD);
-	EXPECT_EQ(-EINVAL, ring_run(&r));
 	ring_exit(&r);
-
-	/* the last slot of a mixed one has no second half */
-	ASSERT_EQ(0, ring_init(&r, 8, IORING_SETUP_SQE_MIXED));
-	r.u.sq.sqe_head = r.u.sq.sqe_tail;
-	while (r.u.sq.sqe_tail < 7)
-		ring_sqe(&r, IORING_OP_NOP)->flags = 0;
-	ring_sqe(&r, IORING_OP_FUSED_CMD)->user_data = UD_CMD;
-	ASSERT_EQ(8, ring_submit(&r));
-	for (i = 0; i < 8; i++) {
-		ASSERT_EQ(0, ring_wait(&r, &cqe));
-		EXPECT_EQ(cqe.user_data == UD_CMD ? -EINVAL : 0, cqe.res);
+	for (i = 0; i < ARRAY_SIZE(setups); i++) {
+		setup = setups[i];
+		ASSERT_EQ(0, ring_init(&r, 8, setup));
+		for (j = 0; j < ARRAY_SIZE(nrs); j++) {
+			/* the last slot of a mixed one has no second half */
+			while (setup & IORING_SETUP_SQE_MIXED &&
+			       (r.u.sq.sqe_tail & 7) != 7) {
+				ring_sqe(&r, IORING_OP_NOP);
+				ASSERT_EQ(0, ring_run(&r));
+			}
+			sqe = ring_sqe(&r, IORING_OP_FUSED_CMD);
+			sqe->user_data = UD_CMD;
+			sqe->nr_secondary = nrs[j];
+			/* requests of their own */
+			for (n = 0; n < 5; n++)
+				ring_sqe(&r, IORING_OP_NOP)->user_data = 10 + n;
+			ASSERT_EQ(6, ring_submit(&r));
+			seen = 0;
+			for (n = 0; n < 6; n++) {
+				ASSERT_EQ(0, ring_wait(&r, &cqe)) {
+					TH_LOG("setup %x nr %u", setup, nrs[j]);
+				}
+				ASSERT_EQ(cqe.user_data == UD_CMD ? -EINVAL : 0,
+					  cqe.res);
+				seen |= 1U << cqe.user_data;
+			}
+			ASSERT_EQ(31U << 10 | 1U << UD_CMD, seen);
+		}
+		EXPECT_TRUE(ring_quiet(&r));
+		ring_exit(&r);
 	}
+
+	/* nor has what is submitted up to its first half */
+	ASSERT_EQ(0, ring_init(&r, 8, IORING_SETUP_SQE_MIXED));
+	ring_sqe(&r, IORING_OP_FUSED_CMD)->user_data = UD_CMD;
+	ring_sqe(&r, IORING_OP_NOP)->user_data = 10;
+	ring_publish(&r);
+	ASSERT_EQ(1, ring_enter(&r, 1, 0, 0));
+	ASSERT_EQ(-EINVAL, ring_result(&r));
+	ASSERT_EQ(1, ring_enter(&r, 1, 0, 0));
+	ASSERT_EQ(0, ring_result(&r));
 	ring_exit(&r);
 }
 
@@ -2871,7 +3277,8 @@ TEST_F(fused, filtered)
 
 		fused_set(self, 0, 4096, DEST, 3, m);
 		for (n = 0; n < 3; n++) {
-			set_rw(m[n], IORING_OP_READ, self->file, 0, 4096, 0);
+			set_rw(m[n], IORING_OP_READ, self->file, n * 1000,
+			       1000, 0);
 			/* the one that is denied is first, second and third */
 			m[n]->user_data = UD_MEMBER + (n + 3 - i) % 3;
 		}

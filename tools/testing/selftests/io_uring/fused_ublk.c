@@ -4,6 +4,10 @@
  * by the members of a fused command, on the memory of whoever made the request.
  * What it gets is checked by that one, or in the server's files.
  */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
@@ -220,6 +224,8 @@ BAD(queue, ublk_io_cmd_of(sqe)->q_id = 1)
 BAD(tag, ublk_io_cmd_of(sqe)->tag = 1)
 BAD(addr, ublk_io_cmd_of(sqe)->addr = 1)
 BAD(result, ublk_io_cmd_of(sqe)->result = 1)
+BAD(sqe_addr, sqe->addr = 1)
+BAD(sqe_len, sqe->len = 1)
 BAD(fetch, sqe->cmd_op = UBLK_U_IO_FETCH_REQ)
 BAD(commit, sqe->cmd_op = UBLK_U_IO_COMMIT_AND_FETCH_REQ)
 BAD(reg, sqe->cmd_op = UBLK_U_IO_REGISTER_IO_BUF)
@@ -238,6 +244,7 @@ TEST_F(ublk, refused)
 	} bads[] = {
 		{ bad_queue, -EINVAL }, { bad_tag, -EINVAL },
 		{ bad_addr, -EINVAL }, { bad_result, -EINVAL },
+		{ bad_sqe_addr, -EINVAL }, { bad_sqe_len, -EINVAL },
 		{ bad_fetch, -EOPNOTSUPP }, { bad_commit, -EOPNOTSUPP },
 		{ bad_reg, -EOPNOTSUPP }, { bad_unreg, -EOPNOTSUPP },
 		{ bad_batch, -EOPNOTSUPP }, { bad_no_op, -EOPNOTSUPP },
@@ -348,9 +355,8 @@ TEST_F(ublk, commit)
 		memset(self->dev.data, POISON, REQ_SIZE);
 		ASSERT_EQ(0, request_begin(self, CLIENT_READ));
 		fused_commit(self, 2, m);
-		set_rw(m[i % 2], IORING_OP_READ, self->file, 0, HALF, 0);
-		set_rw(m[!(i % 2)], IORING_OP_READ, self->file, HALF, HALF,
-		       HALF);
+		set_rw(m[0], IORING_OP_READ, self->file, 0, HALF, 0);
+		set_rw(m[1], IORING_OP_READ, self->file, HALF, HALF, HALF);
 		ASSERT_EQ(0, submit(self));
 		ASSERT_EQ(REQ_SIZE, request_end(self));
 		ASSERT_EQ(REQ_SIZE, check_pattern(self->dev.data, REQ_SIZE,
@@ -383,11 +389,8 @@ TEST_F(ublk, commit_short)
 		memset(self->dev.data, POISON, REQ_SIZE);
 		ASSERT_EQ(0, request_begin(self, CLIENT_READ));
 		ASSERT_EQ(REQ_SIZE >> 9, self->dev.iod->nr_sectors);
-		fused_commit(self, 2, m);
-		/* both read the same, which isn't twice as much */
+		fused_commit(self, 1, m);
 		set_rw(m[0], IORING_OP_READ, self->file, 0, REQ_SIZE,
-		       REQ_SIZE - has[i]);
-		set_rw(m[1], IORING_OP_READ, self->file, 0, has[i] / 2,
 		       REQ_SIZE - has[i]);
 		ASSERT_EQ(0, submit(self));
 		/* the rest is the next request, of the same reader */
@@ -430,14 +433,20 @@ static void less_than_a_block(struct _test_data_ublk *self,
 
 static void past_the_end(struct _test_data_ublk *self, struct io_uring_sqe **m)
 {
+	set_rw(m[0], IORING_OP_READ, self->file, 0, HALF, 0);
+	set_rw(m[1], IORING_OP_READ, self->file, HALF, REQ_SIZE, 0);
+}
+
+static void same_twice(struct _test_data_ublk *self, struct io_uring_sqe **m)
+{
 	set_rw(m[0], IORING_OP_READ, self->file, 0, REQ_SIZE, 0);
-	set_rw(m[1], IORING_OP_READ, self->file, 1, REQ_SIZE, 0);
+	set_rw(m[1], IORING_OP_READ, self->file, 0, REQ_SIZE, 0);
 }
 
 static void no_file(struct _test_data_ublk *self, struct io_uring_sqe **m)
 {
-	set_rw(m[0], IORING_OP_READ, self->file, 0, REQ_SIZE, 0);
-	set_rw(m[1], IORING_OP_READ, -1, 0, REQ_SIZE, 0);
+	set_rw(m[0], IORING_OP_READ, self->file, 0, HALF, 0);
+	set_rw(m[1], IORING_OP_READ, -1, HALF, HALF, 0);
 }
 
 static void write_fails(struct _test_data_ublk *self, struct io_uring_sqe **m)
@@ -482,6 +491,7 @@ TEST_F(ublk, commit_fails)
 		{ CLIENT_READ, gap_at_start, -EIO },
 		{ CLIENT_READ, less_than_a_block, -EIO },
 		{ CLIENT_READ, past_the_end, -EFAULT },
+		{ CLIENT_READ, same_twice, -EINVAL },
 		{ CLIENT_READ, no_file, -EBADF },
 		{ CLIENT_WRITE, write_fails, -EBADF },
 		{ CLIENT_WRITE, write_is_cut, -EIO },
@@ -520,10 +530,10 @@ TEST_F(ublk, commit_fails)
 	ASSERT_EQ(-EIO, request_finish(self, -EIO));
 }
 
-/* Part of a read, with its data lent once more */
+/* Part of a read, with its data lent once more: that much when it is back */
 TEST_F(ublk, commit_short_busy)
 {
-	unsigned char byte = 0x5a;
+	unsigned char byte = pattern(0, SEED);
 	struct io_uring_sqe *m[1];
 
 	ASSERT_EQ(0, request_begin(self, CLIENT_READ));
@@ -532,20 +542,19 @@ TEST_F(ublk, commit_short_busy)
 	ASSERT_EQ(0, submit(self));
 	linger(self, 100);
 	fused_commit(self, 1, m);
-	set_rw(m[0], IORING_OP_READ, self->file, 0, REQ_SIZE, HALF);
-	ASSERT_EQ(-EBUSY, ring_run(&self->dev.ring));
+	set_rw(m[0], IORING_OP_READ, self->file, 1, HALF - 1, 1);
+	ASSERT_EQ(0, submit(self));
+	linger(self, 100);
+	ASSERT_EQ(0, ring_ready(&self->dev.ring));
 	ASSERT_EQ(1, write(self->pipe[1], &byte, 1));
 	ASSERT_EQ(1, ring_result(&self->dev.ring));
-	fused_commit(self, 1, m);
-	set_rw(m[0], IORING_OP_READ, self->file, 0, REQ_SIZE, HALF);
-	ASSERT_EQ(0, submit(self));
 	ASSERT_EQ(0, ring_result(&self->dev.ring));
 	ASSERT_EQ(HALF >> 9, self->dev.iod->start_sector);
 	fused_commit(self, 1, m);
-	set_rw(m[0], IORING_OP_READ, self->file, 0, HALF, 0);
+	set_rw(m[0], IORING_OP_READ, self->file, 0, HALF, HALF);
 	ASSERT_EQ(0, submit(self));
 	ASSERT_EQ(REQ_SIZE, request_end(self));
-	EXPECT_EQ(HALF, check_pattern(self->dev.data + HALF, HALF, SEED));
+	EXPECT_EQ(REQ_SIZE, check_pattern(self->dev.data, REQ_SIZE, SEED));
 }
 
 struct helper {
@@ -825,6 +834,254 @@ TEST(commit_auto_buf)
 	stop(self);
 }
 
+/* Where a file ends for lack of space, or of leave, a write isn't a success */
+TEST(commit_full)
+{
+	struct _test_data_ublk data = { };
+	struct _test_data_ublk *self = &data;
+	struct rlimit lim = { 65536, RLIM_INFINITY };
+	char dir[] = "/tmp/fused.XXXXXX", name[64];
+	struct io_uring_sqe *m[2];
+	unsigned int i;
+	int out, ret;
+
+	start(_metadata, self, 0, UBLK_F_FUSED_CMD);
+	fill_pattern(self->dev.data, REQ_SIZE, SEED + 1);
+	ASSERT_NE(NULL, mkdtemp(dir));
+	ASSERT_EQ(0, mount("full", dir, "tmpfs", 0, "size=64k"));
+	snprintf(name, sizeof(name), "%s/out", dir);
+	signal(SIGXFSZ, SIG_IGN);
+	for (i = 0; i < 4; i++) {
+		unsigned int second = i & 1;
+
+		out = i & 2 ? open(name, O_RDWR | O_CREAT | O_TRUNC, 0600) :
+			      (int)syscall(__NR_memfd_create, "out", MFD_CLOEXEC);
+		ASSERT_LE(0, out);
+		ASSERT_EQ(0, request_begin(self, CLIENT_WRITE));
+		fused_commit(self, 2, m);
+		set_rw(m[!second], IORING_OP_WRITE, self->file, 0, HALF, 0);
+		set_rw(m[second], IORING_OP_WRITE, out, 0, REQ_SIZE, 0);
+		if (!(i & 2))
+			ASSERT_EQ(0, setrlimit(RLIMIT_FSIZE, &lim));
+		ret = ring_run(&self->dev.ring);
+		lim.rlim_cur = RLIM_INFINITY;
+		ASSERT_EQ(0, setrlimit(RLIMIT_FSIZE, &lim));
+		lim.rlim_cur = 65536;
+		EXPECT_TRUE(ret == -EIO || ret == -ENOSPC || ret == -EFBIG) {
+			TH_LOG("%u: %d", i, ret);
+		}
+		ASSERT_EQ(NOT_YET, __atomic_load_n(&self->dev.moved,
+						   __ATOMIC_ACQUIRE));
+		ASSERT_EQ(-ENOSPC, request_finish(self, -ENOSPC));
+		close(out);
+	}
+	unlink(name);
+	EXPECT_EQ(0, umount(dir));
+	rmdir(dir);
+	stop(self);
+}
+
+/* Other ways to get at the data, along with this one */
+TEST(features)
+{
+	static const __u64 flags[] = {
+		UBLK_F_SUPPORT_ZERO_COPY, UBLK_F_USER_COPY,
+		UBLK_F_NEED_GET_DATA,
+		UBLK_F_SUPPORT_ZERO_COPY | UBLK_F_USER_COPY,
+	};
+	struct io_uring_sqe *sqe, *m[1];
+	unsigned int i, with;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		struct _test_data_ublk data = { };
+		struct _test_data_ublk *self = &data;
+		__u64 pos = UBLKSRV_IO_BUF_OFFSET;
+
+		/* GET_DATA isn't needed, and the flag goes */
+		start(_metadata, self, 0, UBLK_F_FUSED_CMD |
+		      (flags[i] & ~UBLK_F_NEED_GET_DATA));
+		ASSERT_EQ(0, ring_buffers_sparse(&self->dev.ring, 1));
+		/* the start of it by a member, and the rest in the other way */
+		for (with = 0; with < 2; with++) {
+			unsigned char *buf;
+
+			memset(self->dev.data, POISON, REQ_SIZE);
+			ASSERT_EQ(0, request_begin(self, CLIENT_READ));
+			fused_req(self, 1, m);
+			set_rw(m[0], IORING_OP_READ, self->file, 0, HALF, 0);
+			ASSERT_EQ(HALF, ring_run(&self->dev.ring));
+			/* one that fails doesn't make it worse */
+			fused_req(self, 1, m);
+			set_rw(m[0], IORING_OP_READ, -1, 0, REQ_SIZE, 0);
+			ASSERT_EQ(-EBADF, ring_run(&self->dev.ring));
+			if (flags[i] & UBLK_F_USER_COPY) {
+				buf = malloc(HALF);
+				ASSERT_EQ(HALF, pread(self->file, buf, HALF,
+						      HALF));
+				ASSERT_EQ(HALF, pwrite(self->dev.cdev, buf,
+						       HALF, pos + HALF));
+				free(buf);
+			} else if (flags[i] & UBLK_F_SUPPORT_ZERO_COPY) {
+				ublk_io_cmd(&self->dev,
+					    UBLK_U_IO_REGISTER_IO_BUF, 0);
+				ASSERT_EQ(0, ring_run(&self->dev.ring));
+				sqe = ring_sqe(&self->dev.ring,
+					       IORING_OP_READ_FIXED);
+				set_rw(sqe, IORING_OP_READ_FIXED, self->file,
+				       HALF, HALF, HALF);
+				ASSERT_EQ(HALF, ring_run(&self->dev.ring));
+				ublk_io_cmd(&self->dev,
+					    UBLK_U_IO_UNREGISTER_IO_BUF, 0);
+				ASSERT_EQ(0, ring_run(&self->dev.ring));
+			} else {
+				fused_req(self, 1, m);
+				set_rw(m[0], IORING_OP_READ, self->file, HALF,
+				       HALF, HALF);
+				ASSERT_EQ(HALF, ring_run(&self->dev.ring));
+			}
+			/* what user copy has filled is known */
+			if (with && flags[i] != UBLK_F_SUPPORT_ZERO_COPY) {
+				fused_commit(self, 1, m);
+				ASSERT_EQ(0, submit(self));
+				ASSERT_EQ(REQ_SIZE, request_end(self));
+			} else {
+				ASSERT_EQ(REQ_SIZE, request_finish(self,
+								   REQ_SIZE));
+			}
+			ASSERT_EQ(REQ_SIZE, check_pattern(self->dev.data,
+							  REQ_SIZE, SEED));
+		}
+		stop(self);
+	}
+}
+
+/* A server in a process of its own, as far as it gets */
+struct server {
+	__u32 id;
+	int ready;		/* 1, or -errno */
+	int lent;
+};
+
+static void serve(struct server *srv, __u64 flags, unsigned int cmd_op)
+{
+	struct _test_data_ublk data = { };
+	struct _test_data_ublk *self = &data;
+	struct io_uring_sqe *m[1];
+	int ret;
+
+	ret = ring_init(&self->dev.ring, RING_ENTRIES, IORING_SETUP_SQE_MIXED);
+	if (!ret)
+		ret = ublk_dev_add(&self->dev, flags);
+	srv->id = self->dev.id;
+	if (!ret)
+		ret = ublk_dev_start(&self->dev, 0);
+	if (!ret && socketpair(AF_UNIX, SOCK_STREAM, 0, self->sock))
+		ret = -errno;
+	__atomic_store_n(&srv->ready, ret ?: 1, __ATOMIC_RELEASE);
+	if (ret || ring_result(&self->dev.ring))
+		_exit(1);
+	fused_req(self, 1, m)->cmd_op = cmd_op;
+	set_rw(m[0], IORING_OP_RECV, self->sock[0], 0, 4096, 0);
+	ret = submit(self);
+	linger(self, 50);
+	__atomic_store_n(&srv->lent, ret ?: 1, __ATOMIC_RELEASE);
+	pause();
+}
+
+static int wait_for(int *what)
+{
+	__u64 end = now_ms() + WAIT_MS;
+	int ret;
+
+	while (!(ret = __atomic_load_n(what, __ATOMIC_ACQUIRE))) {
+		if (now_ms() > end)
+			return -ETIME;
+		usleep(1000);
+	}
+	return ret;
+}
+
+/* Killed with members that receive what nobody sends: the client is told */
+TEST(killed)
+{
+	static const unsigned int ops[] = {
+		UBLK_U_IO_FUSED_SUBMIT_IO, UBLK_U_IO_FUSED_COMMIT_AND_FETCH,
+	};
+	unsigned int i;
+
+	for (i = 0; i < 2 * ARRAY_SIZE(ops); i++) {
+		struct ublk_dev d = { .bdev = -1, .cdev = -1 };
+		struct server *srv;
+		pid_t pid;
+
+		d.flags = UBLK_F_FUSED_CMD |
+			  (i & 1 ? UBLK_F_UNPRIVILEGED_DEV : 0);
+		srv = mmap(NULL, sizeof(*srv), PROT_READ | PROT_WRITE,
+			   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		ASSERT_NE(MAP_FAILED, srv);
+		pid = fork();
+		ASSERT_LE(0, pid);
+		if (!pid)
+			serve(srv, d.flags, ops[i / 2]);
+		if (wait_for(&srv->ready) == -ENOENT) {
+			waitpid(pid, NULL, 0);
+			SKIP(return, "no /dev/ublk-control");
+		}
+		ASSERT_EQ(1, srv->ready);
+		d.id = srv->id;
+		d.control = open("/dev/ublk-control", O_RDWR | O_CLOEXEC);
+		ASSERT_LE(0, d.control);
+		ASSERT_EQ(0, ring_init(&d.ctrl, 1, IORING_SETUP_SQE128));
+		d.bdev = ublk_open("/dev/ublkb%u", d.id, O_RDWR | O_DIRECT);
+		ASSERT_LE(0, d.bdev);
+		d.data = malloc(2 * REQ_SIZE);
+		d.data = (void *)(((uintptr_t)d.data + 4095) & ~4095UL);
+		d.op = CLIENT_READ;
+		d.moved = NOT_YET;
+		ASSERT_EQ(0, pthread_create(&d.client, NULL, ublk_client_thread,
+					    &d));
+		ASSERT_EQ(1, wait_for(&srv->lent));
+		ASSERT_EQ(NOT_YET, d.moved);
+		kill(pid, SIGKILL);
+		ASSERT_EQ(pid, waitpid(pid, NULL, 0));
+		ASSERT_EQ(-EIO, ublk_request_end(&d));
+		close(d.bdev);
+		ASSERT_EQ(0, ublk_dev_ctrl(&d, UBLK_U_CMD_DEL_DEV, NULL, 0, 0));
+		ring_exit(&d.ctrl);
+		close(d.control);
+		munmap(srv, sizeof(*srv));
+	}
+}
+
+/* Stopped, and then gone, before it was started */
+TEST(not_started)
+{
+	unsigned int i;
+
+	for (i = 0; i < 3; i++) {
+		struct ublk_dev d = { .bdev = -1, .cdev = -1 };
+		int ret;
+
+		ASSERT_EQ(0, ring_init(&d.ring, RING_ENTRIES,
+				       IORING_SETUP_SQE_MIXED));
+		ret = ublk_dev_add(&d, UBLK_F_FUSED_CMD);
+		if (ret == -ENOENT)
+			SKIP(return, "no /dev/ublk-control");
+		ASSERT_EQ(0, ret);
+		if (i) {
+			ublk_io_cmd(&d, UBLK_U_IO_FETCH_REQ, -1);
+			ASSERT_EQ(1, ring_submit(&d.ring));
+		}
+		if (i < 2) {
+			ret = ublk_dev_ctrl(&d, UBLK_U_CMD_STOP_DEV, NULL, 0, 0);
+			EXPECT_TRUE(!ret || ret == -ENODEV) {
+				TH_LOG("%d", ret);
+			}
+		}
+		ublk_dev_exit(&d);
+	}
+}
+
 /* ----------------------------------- servers that aren't taken at their word */
 
 FIXTURE(verified) {
@@ -869,8 +1126,8 @@ TEST_F(verified, read)
 
 	ASSERT_EQ(0, request_begin(s, CLIENT_READ));
 	fused_req(s, 2, m);
-	set_rw(m[0], IORING_OP_READ, s->file, HALF, HALF, HALF);
-	set_rw(m[1], IORING_OP_READ, s->file, 0, HALF, 0);
+	set_rw(m[0], IORING_OP_READ, s->file, 0, HALF, 0);
+	set_rw(m[1], IORING_OP_READ, s->file, HALF, HALF, HALF);
 	ASSERT_EQ(REQ_SIZE, ring_run(&s->dev.ring));
 	ASSERT_EQ(REQ_SIZE, request_finish(s, REQ_SIZE));
 	ASSERT_EQ(REQ_SIZE, check_pattern(s->dev.data, REQ_SIZE, SEED));
@@ -878,9 +1135,9 @@ TEST_F(verified, read)
 	/* piece by piece, in whatever sizes */
 	memset(s->dev.data, POISON, REQ_SIZE);
 	ASSERT_EQ(0, request_begin(s, CLIENT_READ));
-	ASSERT_EQ(1, fill(s, 0, 1));
 	ASSERT_EQ(HALF, fill(s, 1, HALF));
 	ASSERT_EQ(HALF - 1, fill(s, HALF + 1, HALF - 1));
+	ASSERT_EQ(1, fill(s, 0, 1));
 	ASSERT_EQ(REQ_SIZE, request_finish(s, REQ_SIZE));
 	ASSERT_EQ(REQ_SIZE, check_pattern(s->dev.data, REQ_SIZE, SEED));
 
@@ -931,14 +1188,6 @@ TEST_F(verified, lies)
 	ASSERT_EQ(0, ring_run(&s->dev.ring));
 	ASSERT_EQ(-EIO, request_finish(s, REQ_SIZE));
 
-	/* nor what a commit that has failed has zeroed */
-	ASSERT_EQ(0, request_begin(s, CLIENT_READ));
-	ASSERT_EQ(HALF, fill(s, 0, HALF));
-	fused_commit(s, 1, m);
-	set_rw(m[0], IORING_OP_READ, -1, 0, REQ_SIZE, 0);
-	ASSERT_EQ(-EBADF, ring_run(&s->dev.ring));
-	ASSERT_EQ(-EIO, request_finish(s, HALF));
-
 	/* data without its start, or less than a block of it */
 	ASSERT_EQ(0, request_begin(s, CLIENT_READ));
 	ASSERT_EQ(REQ_SIZE - 1, fill(s, 1, REQ_SIZE - 1));
@@ -952,15 +1201,20 @@ TEST_F(verified, lies)
 TEST_F(verified, part)
 {
 	struct _test_data_ublk *s = &self->s;
+	struct io_uring_sqe *m[1];
 
 	/* less than said */
 	ASSERT_EQ(0, request_begin(s, CLIENT_READ));
 	ASSERT_EQ(HALF + 511, fill(s, 0, HALF + 511));
 	ASSERT_EQ(0, request_commit(s, REQ_SIZE));
 	ASSERT_TRUE(asked_again(s, HALF));
-	/* the end, and then the start of the rest: the start counts */
-	ASSERT_EQ(HALF - 4096, fill(s, 4096, HALF - 4096));
+	/* what another one has filled, which isn't forgotten as that fails */
 	ASSERT_EQ(4096, fill(s, 0, 4096));
+	fused_commit(s, 1, m);
+	set_rw(m[0], IORING_OP_READ, -1, 0, HALF, 0);
+	ASSERT_EQ(-EBADF, ring_run(&s->dev.ring));
+	/* the end, which has no start */
+	ASSERT_EQ(HALF - 8192, fill(s, 8192, HALF - 8192));
 	ASSERT_EQ(0, request_commit(s, HALF));
 	ASSERT_TRUE(asked_again(s, HALF + 4096));
 	/* more than said */
@@ -996,7 +1250,69 @@ TEST_F(verified, write)
 	ASSERT_EQ(0, request_finish(s, 0));
 }
 
-/* One command at a time, and no result before it is known */
+/* A TCP connection */
+static int tcp_pair(int *s)
+{
+	struct sockaddr_in sa = {
+		.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+	};
+	socklen_t len = sizeof(sa);
+	int l = socket(AF_INET, SOCK_STREAM, 0), ret = -1;
+
+	s[0] = socket(AF_INET, SOCK_STREAM, 0);
+	s[1] = -1;
+	if (!bind(l, (struct sockaddr *)&sa, len) && !listen(l, 1) &&
+	    !getsockname(l, (struct sockaddr *)&sa, &len) &&
+	    !connect(s[0], (struct sockaddr *)&sa, len)) {
+		s[1] = accept(l, NULL, NULL);
+		ret = s[1] < 0 ? -1 : 0;
+	}
+	close(l);
+	return ret;
+}
+
+/* Nobody keeps a client's memory but the server, which can be killed */
+TEST_F(verified, no_zerocopy)
+{
+	static const unsigned int ops[] = {
+		UBLK_U_IO_FUSED_SUBMIT_IO, UBLK_U_IO_FUSED_COMMIT_AND_FETCH,
+	};
+	struct _test_data_ublk *s = &self->s;
+	struct iovec iov = { NULL, 4096 };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct io_uring_sqe *m[2];
+	unsigned int i;
+	int tcp[2];
+
+	ASSERT_EQ(0, tcp_pair(tcp));
+	fill_pattern(s->dev.data, REQ_SIZE, SEED + 1);
+	ASSERT_EQ(0, request_begin(s, CLIENT_WRITE));
+	for (i = 0; i < 2 * ARRAY_SIZE(ops); i++) {
+		fused_req(s, 2, m)->cmd_op = ops[i / 2];
+		set_rw(m[0], IORING_OP_WRITE, s->file, 0, REQ_SIZE, 0);
+		set_rw(m[1], IORING_OP_SEND_ZC, tcp[0], 0, 4096, 0);
+		if (i & 1) {
+			m[1]->opcode = IORING_OP_SENDMSG_ZC;
+			m[1]->addr = u64_ptr(&msg);
+			m[1]->len = 1;
+		}
+		ASSERT_EQ(-EOPNOTSUPP, ring_run(&s->dev.ring));
+	}
+	/* a copy is fine */
+	fused_commit(s, 2, m);
+	set_rw(m[0], IORING_OP_WRITE, s->file, 0, REQ_SIZE, 0);
+	set_rw(m[1], IORING_OP_SEND, tcp[0], 0, 4096, 0);
+	ASSERT_EQ(0, submit(s));
+	ASSERT_EQ(REQ_SIZE, request_end(s));
+	memset(s->dev.data, POISON, REQ_SIZE);
+	ASSERT_EQ(4096, recv(tcp[1], s->dev.data, REQ_SIZE, 0));
+	EXPECT_EQ(4096, check_pattern(s->dev.data, 4096, SEED + 1));
+	EXPECT_TRUE(all_bytes(s->dev.data + 4096, POISON, REQ_SIZE - 4096));
+	close(tcp[0]);
+	close(tcp[1]);
+}
+
+/* Committed while it is lent, to whomever: what is there by the end counts */
 TEST_F(verified, busy)
 {
 	struct _test_data_ublk *s = &self->s;
@@ -1008,18 +1324,340 @@ TEST_F(verified, busy)
 	set_rw(m[0], IORING_OP_READ, s->pipe[0], 0, 1, 0);
 	ASSERT_EQ(0, submit(s));
 	linger(s, 100);
-	ASSERT_EQ(-EBUSY, fill(s, 1, 1));
-	ASSERT_EQ(-EINVAL, in_other_task(s, UBLK_U_IO_FUSED_SUBMIT_IO));
-	fused_commit(s, 1, m);
-	ASSERT_EQ(-EBUSY, ring_run(&s->dev.ring));
+	ASSERT_EQ(1, fill(s, 1, 1));
 	ublk_io_cmd(&s->dev, UBLK_U_IO_COMMIT_AND_FETCH_REQ, REQ_SIZE);
-	ASSERT_EQ(-EBUSY, ring_run(&s->dev.ring));
+	ASSERT_EQ(0, submit(s));
+	ASSERT_EQ(REQ_SIZE, in_other_task(s, UBLK_U_IO_FUSED_SUBMIT_IO));
+	linger(s, 100);
 	ASSERT_EQ(NOT_YET, __atomic_load_n(&s->dev.moved, __ATOMIC_ACQUIRE));
+	ASSERT_EQ(0, ring_ready(&s->dev.ring));
 	ASSERT_EQ(1, write(s->pipe[1], &byte, 1));
 	ASSERT_EQ(1, ring_result(&s->dev.ring));
-	ASSERT_EQ(REQ_SIZE - 1, fill(s, 1, REQ_SIZE - 1));
-	ASSERT_EQ(REQ_SIZE, request_finish(s, REQ_SIZE));
+	ASSERT_EQ(REQ_SIZE, request_end(s));
 	EXPECT_EQ(REQ_SIZE, check_pattern(s->dev.data, REQ_SIZE, SEED));
+}
+
+/* ------------------------------------------------ two lends of one request */
+
+FIXTURE(two) {
+	struct _test_data_ublk s;
+	int pipe[2][2];
+	unsigned char *data;
+	bool verified;
+	char what[64];
+};
+
+FIXTURE_VARIANT(two) {
+	__u64 flags;
+};
+
+FIXTURE_VARIANT_ADD(two, trusted) {
+	.flags = UBLK_F_FUSED_CMD,
+};
+
+FIXTURE_VARIANT_ADD(two, verified) {
+	.flags = UBLK_F_FUSED_CMD | UBLK_F_UNPRIVILEGED_DEV,
+};
+
+FIXTURE_SETUP(two)
+{
+	start(_metadata, &self->s, IORING_SETUP_DEFER_TASKRUN |
+	      IORING_SETUP_SINGLE_ISSUER, variant->flags);
+	self->verified = variant->flags & UBLK_F_UNPRIVILEGED_DEV;
+	self->data = malloc(REQ_SIZE);
+	ASSERT_NE(NULL, self->data);
+	fill_pattern(self->data, REQ_SIZE, SEED);
+}
+
+FIXTURE_TEARDOWN(two)
+{
+	if (!__test_passed(_metadata))
+		TH_LOG("%s", self->what);
+	stop(&self->s);
+	free(self->data);
+}
+
+enum leg_end { LEG_FULL, LEG_SHORT, LEG_EMPTY, LEG_CANCELED, NR_LEG_ENDS };
+enum leg_commit { COMMIT_LAST, COMMIT_EARLY, COMMIT_FUSED, NR_COMMITS };
+
+struct leg {
+	unsigned int off, len;
+	enum leg_end end;
+};
+
+/* How much it fills, from its start on */
+static unsigned int leg_fills(const struct leg *l)
+{
+	return l->end == LEG_FULL ? l->len :
+	       l->end == LEG_SHORT ? l->len / 2 + 100 : 0;
+}
+
+static int leg_result(const struct leg *l)
+{
+	return l->end == LEG_CANCELED ? -ECANCELED : (int)leg_fills(l);
+}
+
+static bool leg_has(const struct leg *l, unsigned int pos)
+{
+	return pos >= l->off && pos - l->off < leg_fills(l);
+}
+
+/* Have leg @i come to its end: its result, or -ETIME if it has no CQE */
+static int leg_finish(struct _test_data_two *self, const struct leg *l,
+		      unsigned int i, bool cqe)
+{
+	struct ring *r = &self->s.dev.ring;
+	struct io_uring_cqe c;
+	int ret;
+
+	if (l->end == LEG_CANCELED) {
+		ring_cancel(r, 10 + i, 0)->user_data = 20;
+		ret = submit(&self->s);
+		if (ret)
+			return ret;
+		ret = ring_wait(r, &c);
+		if (ret || c.user_data != 20 || c.res)
+			return -EBADMSG;
+	} else if (l->end == LEG_EMPTY) {
+		close(self->pipe[i][1]);
+		self->pipe[i][1] = -1;
+	} else {
+		ret = write(self->pipe[i][1], self->data + l->off,
+			    leg_fills(l));
+		if (ret != (int)leg_fills(l))
+			return -EIO;
+	}
+	if (!cqe) {
+		linger(&self->s, 5);
+		return ring_ready(r) ? -EBADMSG : -ETIME;
+	}
+	ret = ring_wait(r, &c);
+	if (ret)
+		return ret;
+	return c.user_data == 10 + i || c.user_data == i ? c.res : -EBADMSG;
+}
+
+/* The rest of a read, whose start is there */
+static int rest_of_it(struct _test_data_two *self, unsigned int start)
+{
+	struct _test_data_ublk *s = &self->s;
+	struct io_uring_sqe *m[1];
+	int ret;
+
+	if (s->dev.iod->start_sector != start >> 9 ||
+	    s->dev.iod->nr_sectors != (REQ_SIZE - start) >> 9)
+		return -EBADMSG;
+	fused_commit(s, 1, m);
+	set_rw(m[0], IORING_OP_READ, s->file, 0, REQ_SIZE - start, start);
+	ret = submit(s);
+	return ret ? ret : request_end(s);
+}
+
+/*
+ * Both legs read from pipes, so that either ends when and as it is told to.
+ * Whatever the order: what one of them has filled is there, nothing else is
+ * said to be, and where that can't be said there are zeroes.
+ */
+static void two_legs(struct __test_metadata *_metadata,
+		     struct _test_data_two *self, const struct leg *l,
+		     unsigned int first, enum leg_commit commit)
+{
+	struct _test_data_ublk *s = &self->s;
+	struct ring *r = &s->dev.ring;
+	bool exact = self->verified, committed = false;
+	unsigned int i, start, last = !first;
+	struct io_uring_sqe *sqe, *m[1];
+	int ret;
+
+	for (start = 0; start < REQ_SIZE; start++)
+		if (!leg_has(&l[0], start) && !leg_has(&l[1], start))
+			break;
+	start &= ~511;
+
+	memset(s->dev.data, POISON, REQ_SIZE);
+	ASSERT_EQ(0, request_begin(s, CLIENT_READ));
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, pipe(self->pipe[i]));
+		ASSERT_LE(REQ_SIZE, fcntl(self->pipe[i][1], F_SETPIPE_SZ,
+					  REQ_SIZE));
+		sqe = fused_req(s, 1, m);
+		sqe->user_data = i;
+		if (i && commit == COMMIT_FUSED)
+			sqe->cmd_op = UBLK_U_IO_FUSED_COMMIT_AND_FETCH;
+		set_rw(m[0], IORING_OP_READ, self->pipe[i][0], l[i].off,
+		       l[i].len, 0);
+		m[0]->user_data = 10 + i;
+		ASSERT_EQ(0, submit(s));
+	}
+	linger(s, 2);
+	ASSERT_EQ(0, ring_ready(r));
+
+	for (i = 0; i < 2; i++) {
+		unsigned int n = i ? last : first;
+		bool fused = n && commit == COMMIT_FUSED;
+		bool accepted = fused && leg_result(&l[n]) >= 0 &&
+				(!i || start);
+
+		if (i && commit == COMMIT_EARLY) {
+			ASSERT_EQ(0, request_commit(s, REQ_SIZE));
+			linger(s, 2);
+			ASSERT_EQ(NOT_YET, __atomic_load_n(&s->dev.moved,
+							   __ATOMIC_ACQUIRE));
+			committed = true;
+		}
+		/* a part that was committed is known by its next request */
+		ret = leg_finish(self, &l[n], n, !accepted);
+		if (accepted) {
+			exact = true;
+			committed = true;
+			if (i && start && start < REQ_SIZE) {
+				ASSERT_EQ(-EBADMSG, ret);
+			} else {
+				ASSERT_EQ(-ETIME, ret);
+			}
+		} else {
+			ASSERT_EQ(fused && leg_result(&l[n]) >= 0 ? -EIO :
+				  leg_result(&l[n]), ret);
+		}
+	}
+	if (!committed)
+		ASSERT_EQ(0, request_commit(s, REQ_SIZE));
+	if (!exact) {
+		ASSERT_EQ(REQ_SIZE, request_end(s));
+		for (i = 0; i < REQ_SIZE; i++)
+			if (s->dev.data[i] !=
+			    (leg_has(&l[0], i) || leg_has(&l[1], i) ?
+			     self->data[i] : 0))
+				break;
+		ASSERT_EQ(REQ_SIZE, i);
+	} else if (!start) {
+		ASSERT_EQ(-EIO, request_end(s));
+	} else {
+		if (start == REQ_SIZE) {
+			ret = request_end(s);
+		} else {
+			ASSERT_EQ(0, ring_result(r));
+			ret = rest_of_it(self, start);
+		}
+		ASSERT_EQ(REQ_SIZE, ret);
+		ASSERT_EQ(0, memcmp(s->dev.data, self->data, REQ_SIZE));
+	}
+	ASSERT_EQ(0, ring_ready(r));
+	for (i = 0; i < 2; i++) {
+		close(self->pipe[i][0]);
+		if (self->pipe[i][1] >= 0)
+			close(self->pipe[i][1]);
+	}
+}
+
+static void two_lends(struct __test_metadata *_metadata,
+		      struct _test_data_two *self, enum leg_commit commit)
+{
+	static const struct { unsigned int off, len; } ranges[][2] = {
+		/* the same */
+		{ { 0, REQ_SIZE }, { 0, REQ_SIZE } },
+		/* one within the other */
+		{ { 0, REQ_SIZE }, { 1000, HALF } },
+		{ { HALF, 5000 }, { 0, REQ_SIZE } },
+		/* a part each, and some of it both */
+		{ { 0, HALF }, { HALF, HALF } },
+		{ { HALF, HALF }, { 0, HALF } },
+		{ { 0, HALF + 7 }, { HALF - 7, HALF + 7 } },
+		/* and some of it none */
+		{ { 0, 10000 }, { HALF, HALF } },
+	};
+	unsigned int i, a, b, first;
+	struct leg l[2];
+
+	for (i = 0; i < ARRAY_SIZE(ranges); i++) {
+		for (a = 0; a < NR_LEG_ENDS * NR_LEG_ENDS * 2; a++) {
+			first = a & 1;
+			for (b = 0; b < 2; b++) {
+				l[b].off = ranges[i][b].off;
+				l[b].len = ranges[i][b].len;
+			}
+			l[0].end = a / 2 % NR_LEG_ENDS;
+			l[1].end = a / 2 / NR_LEG_ENDS;
+			snprintf(self->what, sizeof(self->what),
+				 "ranges %u, ends %u %u, %u first", i,
+				 l[0].end, l[1].end, first);
+			two_legs(_metadata, self, l, first, commit);
+		}
+	}
+}
+
+TEST_F_TIMEOUT(two, commit, LONG_TIMEOUT)
+{
+	two_lends(_metadata, self, COMMIT_LAST);
+}
+
+TEST_F_TIMEOUT(two, commit_early, LONG_TIMEOUT)
+{
+	two_lends(_metadata, self, COMMIT_EARLY);
+}
+
+TEST_F_TIMEOUT(two, commit_fused, LONG_TIMEOUT)
+{
+	two_lends(_metadata, self, COMMIT_FUSED);
+}
+
+/* Two more that are lent nothing in particular, for as long as it takes */
+static void *holder_thread(void *arg)
+{
+	struct racer *r = arg;
+	struct io_uring_sqe *m[1];
+	struct ring ring;
+	int res, err;
+
+	err = ring_init(&ring, 8, IORING_SETUP_SQE_MIXED);
+	while (!err && !__atomic_load_n(&stop_racers, __ATOMIC_ACQUIRE)) {
+		fused(&ring, r->self->dev.cdev, 0, 1, m);
+		res = ring_run(&ring);
+		if (!res)
+			__atomic_fetch_add(&r->done, 1, __ATOMIC_RELAXED);
+		else if (res != -EINVAL && res != -EBUSY)
+			err = res;
+	}
+	ring_exit(&ring);
+	__atomic_store_n(&r->err, err, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/* Whoever else has the data, a part that is committed is a part */
+TEST_F(two, part_races)
+{
+	struct _test_data_ublk *s = &self->s;
+	__u64 end = now_ms() + run_ms(1000);
+	static struct racer r;
+	struct io_uring_sqe *m[1];
+	pthread_t thread;
+	int ret = 0;
+
+	__atomic_store_n(&stop_racers, false, __ATOMIC_RELEASE);
+	r = (struct racer) { .self = s };
+	ASSERT_EQ(0, pthread_create(&thread, NULL, holder_thread, &r));
+	while (!ret && (now_ms() < end ||
+			!__atomic_load_n(&r.done, __ATOMIC_RELAXED)) &&
+	       now_ms() < end + WAIT_MS) {
+		memset(s->dev.data, POISON, REQ_SIZE);
+		ret = request_begin(s, CLIENT_READ);
+		if (ret)
+			break;
+		fused_commit(s, 1, m);
+		set_rw(m[0], IORING_OP_READ, s->file, 0, HALF, 0);
+		ret = submit(s) ?: ring_result(&s->dev.ring);
+		if (ret)
+			break;
+		ret = rest_of_it(self, HALF);
+		ret = ret == REQ_SIZE ? 0 : ret ?: -EIO;
+		if (memcmp(s->dev.data, self->data, REQ_SIZE))
+			ret = -EBADMSG;
+	}
+	__atomic_store_n(&stop_racers, true, __ATOMIC_RELEASE);
+	pthread_join(thread, NULL);
+	EXPECT_EQ(0, ret);
+	EXPECT_EQ(0, r.err);
+	EXPECT_LT(0, r.done);
 }
 
 /* The other ways without a copy have to trust the server */

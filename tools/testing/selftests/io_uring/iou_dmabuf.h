@@ -257,7 +257,11 @@ static inline int disk_rw(int fd, void *buf, size_t len, off_t pos, bool write)
 	if (n < 0)
 		n = -errno;
 	free(tmp);
-	return n < 0 ? n : n == (ssize_t)size ? 0 : -EIO;
+	if (n < 0)
+		return step_failed("access to the drive", n);
+	if (n != (ssize_t)size)
+		return step_failed("short access to the drive", -EIO);
+	return 0;
 }
 
 static inline int disk_write(struct disk *d, const void *buf, size_t len,
@@ -873,7 +877,7 @@ static inline int span_write(struct env *e, const struct span *s)
 		return ret;
 	ret = rw(e, true, s->off, s->len, s->pos);
 	if (ret != (int)s->len)
-		return ret < 0 ? ret : -EIO;
+		return ret < 0 ? ret : step_failed("short write", -EIO);
 	return disk_got(e, s, BUF_SEED) ? 0 : -EBADMSG;
 }
 
@@ -894,7 +898,7 @@ static inline int span_read(struct env *e, const struct span *s)
 		return ret;
 	ret = rw(e, false, s->off, s->len, s->pos);
 	if (ret != (int)s->len)
-		return ret < 0 ? ret : -EIO;
+		return ret < 0 ? ret : step_failed("short read", -EIO);
 	return buf_got(e, s, DISK_SEED) ? 0 : -EBADMSG;
 }
 

@@ -109,13 +109,21 @@ static inline int sq_thread(struct ring *r)
 /*
  * The fail-nth file of who runs the requests of a ring, or -errno. With
  * TARGET_WORKER, the ring has to be limited to one of each kind of workers.
+ *
+ * io-wq dismisses the workers of a task with its last ring. That takes a while:
+ * the next ring may find one that is about to go. So there is another ring, for
+ * as long as the process lives, and the worker stays.
  */
 static inline int nth_open(struct ring *r, enum target target)
 {
+	static struct ring keeper;
 	int ret, tid = getpid();
 	char path[64];
 
 	if (target == TARGET_WORKER) {
+		ret = keeper.setup ? 0 : ring_init(&keeper, 1, 0);
+		if (ret)
+			return ret;
 		ring_sqe(r, IORING_OP_NOP)->flags = IOSQE_ASYNC;
 		ret = ring_run(r);
 		if (ret)
@@ -131,6 +139,7 @@ static inline int nth_open(struct ring *r, enum target target)
 	return ret < 0 ? -errno : ret;
 }
 
+/* Let the @nth one from now on fail. If not, errno tells: is the thread gone? */
 static inline bool nth_arm(int fd, unsigned int nth)
 {
 	char buf[16];

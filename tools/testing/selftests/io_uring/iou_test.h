@@ -69,6 +69,16 @@ static inline __u64 now_ms(void)
 }
 
 /*
+ * Return what a helper returns, and tell which of its steps that comes from: the
+ * request under test may end with the same errno.
+ */
+static inline int step_failed(const char *step, int err)
+{
+	fprintf(stderr, "# %s: %s\n", step, strerror(-err));
+	return err;
+}
+
+/*
  * How long a race or litmus test runs. The default keeps the directory short
  * enough for an emulator; IO_URING_TEST_MS lengthens a run on real hardware.
  */
@@ -307,7 +317,7 @@ static inline int ring_submit_flags(struct ring *r, unsigned int flags)
 			return nr;
 		sched_yield();
 	} while (now_ms() < end);
-	return -ETIME;
+	return step_failed("the SQ thread takes no entries", -ETIME);
 }
 
 static inline int ring_submit(struct ring *r)
@@ -335,7 +345,10 @@ static inline bool ring_peek(struct ring *r, struct io_uring_cqe *cqe)
 	return true;
 }
 
-/* Take one CQE. 0, or -ETIME when none came within @ms. */
+/*
+ * Take one CQE. 0, or -ETIME when none came within @ms. If it was refused to wait
+ * for one, that is told instead.
+ */
 static inline int ring_wait_ms(struct ring *r, struct io_uring_cqe *cqe,
 			       unsigned int ms)
 {
@@ -343,13 +356,16 @@ static inline int ring_wait_ms(struct ring *r, struct io_uring_cqe *cqe,
 	struct io_uring_getevents_arg arg = { .ts = u64_ptr(&ts) };
 	unsigned int flags = IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
 	__u64 end = now_ms() + ms;
+	int ret = -ETIME;
 
 	while (!ring_peek(r, cqe)) {
 		if (now_ms() >= end)
-			return -ETIME;
+			return ret;
 		r->enters++;
-		syscall(__NR_io_uring_enter, r->u.ring_fd, 0, 1, flags, &arg,
-			sizeof(arg));
+		ret = -ETIME;
+		if (syscall(__NR_io_uring_enter, r->u.ring_fd, 0, 1, flags,
+			    &arg, sizeof(arg)) < 0 && errno != EINTR)
+			ret = -errno;
 		/* a polled ring does not sleep: let io-wq have the CPU */
 		if (r->setup & IORING_SETUP_IOPOLL)
 			sched_yield();
@@ -359,7 +375,9 @@ static inline int ring_wait_ms(struct ring *r, struct io_uring_cqe *cqe,
 
 static inline int ring_wait(struct ring *r, struct io_uring_cqe *cqe)
 {
-	return ring_wait_ms(r, cqe, WAIT_MS);
+	int ret = ring_wait_ms(r, cqe, WAIT_MS);
+
+	return ret ? step_failed("no CQE", ret) : 0;
 }
 
 /* Wait for the CQE of @user_data, the only one in flight: its result */
@@ -398,7 +416,10 @@ static inline int ring_collect(struct ring *r, int *res, unsigned int nr)
 		if (ret)
 			break;
 		if (cqe.user_data >= nr || seen[cqe.user_data]) {
-			ret = -EBADMSG;
+			fprintf(stderr, "# user_data %llu\n",
+				(unsigned long long)cqe.user_data);
+			ret = step_failed("a CQE of nobody, or a second one",
+					  -EBADMSG);
 			break;
 		}
 		seen[cqe.user_data] = true;
@@ -551,8 +572,14 @@ static inline int arena_read(struct arena *a, void *to, size_t off, size_t len)
 	if (fd < 0)
 		return -errno;
 	ret = pread(fd, to, len, (uintptr_t)a->mem + off);
+	if (ret < 0)
+		ret = -errno;
+	else if (ret != (ssize_t)len)
+		ret = step_failed("short read of /proc/self/mem", -EIO);
+	else
+		ret = 0;
 	close(fd);
-	return ret == (ssize_t)len ? 0 : -EIO;
+	return ret;
 }
 
 /* Bytes that tell their position and the run */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A ublk device of one request, its server, and a client in another thread.
+ * A ublk device of one request or a few, its server, and a client in another thread.
  */
 #ifndef IOU_UBLK_H
 #define IOU_UBLK_H
@@ -20,6 +20,7 @@ enum client_op { CLIENT_READ, CLIENT_WRITE, CLIENT_FLUSH };
 struct ublk_dev {
 	struct ring ring, ctrl;
 	__u32 id;
+	unsigned int depth;		/* requests, 0 for one */
 	__u64 flags;
 	bool added, started;
 	int control, cdev, bdev;
@@ -97,11 +98,14 @@ static inline int ublk_open(const char *fmt, __u32 id, int flags)
 	return -errno;
 }
 
-/* With these UBLK_F_*: 0; -ENOENT if there is no driver; or its error */
+/*
+ * With these UBLK_F_*: 0; -EBADMSG if it has others; -ENOENT if there is no driver;
+ * or its error
+ */
 static inline int ublk_dev_add(struct ublk_dev *d, __u64 flags)
 {
 	struct ublksrv_ctrl_dev_info info = {
-		.nr_hw_queues = 1, .queue_depth = 1,
+		.nr_hw_queues = 1, .queue_depth = d->depth ?: 1,
 		.max_io_buf_bytes = REQ_SIZE, .dev_id = -1,
 		.flags = flags | UBLK_F_NO_AUTO_PART_SCAN,
 	};
@@ -127,28 +131,31 @@ static inline int ublk_dev_add(struct ublk_dev *d, __u64 flags)
 	d->id = info.dev_id;
 	d->flags = info.flags;
 	d->added = true;
-	if ((flags & info.flags) != flags)
-		return -EBADMSG;
 	d->cdev = ublk_open("/dev/ublkc%u", d->id, O_RDWR);
-	return d->cdev < 0 ? d->cdev : 0;
+	if (d->cdev < 0)
+		return d->cdev;
+	if ((flags & info.flags) != flags)
+		return step_failed("the driver drops flags", -EBADMSG);
+	return 0;
 }
 
-/* Have it go. @addr is that of the commands that fetch. */
-static inline int ublk_dev_start(struct ublk_dev *d, __u64 addr)
+/* All that a server does before it fetches. @more are parameters, or NULL. */
+static inline int ublk_dev_prep(struct ublk_dev *d,
+				const struct ublk_params *more)
 {
-	struct ublk_params params = {
-		.len = sizeof(params), .types = UBLK_PARAM_TYPE_BASIC,
-		.basic = {
-			.attrs = UBLK_ATTR_VOLATILE_CACHE,
-			.logical_bs_shift = 9, .physical_bs_shift = 12,
-			.io_opt_shift = 12, .io_min_shift = 9,
-			.max_sectors = REQ_SIZE >> 9,
-			.dev_sectors = REQ_SIZE >> 9,
-		},
-	};
+	struct ublk_params params = more ? *more : (struct ublk_params) { };
 	void *p;
 	int ret;
 
+	params.len = sizeof(params);
+	params.types |= UBLK_PARAM_TYPE_BASIC;
+	params.basic = (struct ublk_param_basic) {
+		.attrs = UBLK_ATTR_VOLATILE_CACHE,
+		.logical_bs_shift = 9, .physical_bs_shift = 12,
+		.io_opt_shift = 12, .io_min_shift = 9,
+		.max_sectors = REQ_SIZE >> 9,
+		.dev_sectors = REQ_SIZE >> 9,
+	};
 	p = mmap(NULL, REQ_SIZE, PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (p == MAP_FAILED)
@@ -163,16 +170,54 @@ static inline int ublk_dev_start(struct ublk_dev *d, __u64 addr)
 	if (p == MAP_FAILED)
 		return -errno;
 	d->iod = p;
+	return 0;
+}
 
-	ublk_io_cmd(d, UBLK_U_IO_FETCH_REQ, -1)->addr = addr;
-	if (ring_submit(&d->ring) != 1)
-		return -EIO;
-	ret = ublk_dev_ctrl(d, UBLK_U_CMD_START_DEV, NULL, 0, getpid());
+/* And after that */
+static inline int ublk_dev_go(struct ublk_dev *d)
+{
+	int ret = ublk_dev_ctrl(d, UBLK_U_CMD_START_DEV, NULL, 0, getpid());
+
 	if (ret)
 		return ret;
 	d->started = true;
 	d->bdev = ublk_open("/dev/ublkb%u", d->id, O_RDWR | O_DIRECT);
 	return d->bdev < 0 ? d->bdev : 0;
+}
+
+/* Have it go. @addr is that of the commands that fetch. */
+static inline int ublk_dev_start(struct ublk_dev *d, __u64 addr)
+{
+	int ret = ublk_dev_prep(d, NULL);
+
+	if (ret)
+		return ret;
+	ublk_io_cmd(d, UBLK_U_IO_FETCH_REQ, -1)->addr = addr;
+	ret = ring_submit(&d->ring);
+	if (ret != 1)
+		return ret < 0 ? ret : step_failed("FETCH stays behind", -EIO);
+	return ublk_dev_go(d);
+}
+
+/* A fused command with @nr members, NOPs at first, and one CQE. It lends tag 0. */
+static inline struct io_uring_sqe *ublk_fused(struct ring *r, int cdev,
+					      unsigned int op, unsigned int nr,
+					      struct io_uring_sqe **m)
+{
+	struct io_uring_sqe *sqe;
+	unsigned int i;
+
+	/* not across the end of the ring */
+	if ((r->u.sq.sqe_tail & *r->u.sq.kring_mask) == *r->u.sq.kring_mask)
+		ring_sqe(r, IORING_OP_NOP)->flags = IOSQE_CQE_SKIP_SUCCESS;
+	sqe = ring_sqe(r, IORING_OP_FUSED_CMD);
+	sqe->cmd_op = op;
+	sqe->fd = cdev;
+	sqe->fused_flags = IORING_FUSED_ONE_CQE;
+	sqe->nr_secondary = nr;
+	for (i = 0; i < nr; i++)
+		m[i] = ring_sqe(r, IORING_OP_NOP);
+	return sqe;
 }
 
 /* The server is gone */
@@ -234,16 +279,23 @@ static inline int ublk_request_begin(struct ublk_dev *d, enum client_op op)
 	if (ret)
 		return ret;
 	if (op != CLIENT_FLUSH && d->iod->nr_sectors != REQ_SIZE >> 9)
-		return -EBADMSG;
-	return ublksrv_get_op(d->iod) == ops[op] ? 0 : -EBADMSG;
+		return step_failed("request of another length", -EBADMSG);
+	if (ublksrv_get_op(d->iod) != ops[op])
+		return step_failed("another operation", -EBADMSG);
+	return 0;
 }
 
 /* @addr as for ublk_dev_start(). Its CQE is the next request. */
 static inline int ublk_request_commit(struct ublk_dev *d, int result,
 				      __u64 addr)
 {
+	int ret;
+
 	ublk_io_cmd(d, UBLK_U_IO_COMMIT_AND_FETCH_REQ, result)->addr = addr;
-	return ring_submit(&d->ring) == 1 ? 0 : -EIO;
+	ret = ring_submit(&d->ring);
+	if (ret == 1)
+		return 0;
+	return ret < 0 ? ret : step_failed("COMMIT stays behind", -EIO);
 }
 
 /* The other thread got its answer: what it returned, or -ETIME */
@@ -263,7 +315,7 @@ static inline int ublk_request_end(struct ublk_dev *d)
 		if (d->ring.setup & IORING_SETUP_DEFER_TASKRUN)
 			ring_enter(&d->ring, 0, 0, IORING_ENTER_GETEVENTS);
 	} while (now_ms() < end);
-	return -ETIME;
+	return step_failed("the client has no answer", -ETIME);
 }
 
 #endif

@@ -160,12 +160,14 @@ static inline int vfio_bar_enable(struct vfio_bar *b, bool on)
 		return -errno;
 	if (pread(b->device, &cmd, sizeof(cmd), config.offset + PCI_COMMAND) !=
 	    sizeof(cmd))
-		return -EIO;
+		return step_failed("read PCI_COMMAND", -EIO);
 	cmd &= ~(PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
 	if (on)
 		cmd |= PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
-	return pwrite(b->device, &cmd, sizeof(cmd), config.offset +
-		      PCI_COMMAND) == sizeof(cmd) ? 0 : -EIO;
+	if (pwrite(b->device, &cmd, sizeof(cmd), config.offset + PCI_COMMAND) !=
+	    sizeof(cmd))
+		return step_failed("write PCI_COMMAND", -EIO);
+	return 0;
 }
 
 static inline void vfio_bar_none(struct vfio_bar *b)

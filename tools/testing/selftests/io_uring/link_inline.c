@@ -12,6 +12,7 @@
 #include "kselftest_harness.h"
 
 #define LONG_CHAIN	1000
+#define MAX_CHAIN	32768	/* as many as an SQ ring can have */
 
 FIXTURE(chain) {
 	struct ring ring;
@@ -195,6 +196,127 @@ TEST_F(chain, read_then_imm)
 	EXPECT_EQ(0x1234, self->word);
 }
 
+/*
+ * The last entry of a submission ends its chain, linked or not: what comes next
+ * doesn't wait for it.
+ */
+TEST_F(chain, next_submission)
+{
+	struct ring *r = &self->ring;
+	struct io_uring_cqe cqe;
+
+	if (LACKS(NEED_IMM | NEED_PIPE))
+		return;
+	read_head(r, self);
+	ASSERT_EQ(1, ring_submit(r));
+	imm(r, &self->word, 4, self->flags, 1);
+	ASSERT_EQ(1, ring_submit(r));
+	ASSERT_EQ(0, ring_wait(r, &cqe));
+	EXPECT_EQ(1, cqe.user_data);
+	EXPECT_EQ(4, cqe.res);
+	EXPECT_EQ(4, self->word);
+	EXPECT_TRUE(ring_quiet(r));
+
+	ASSERT_EQ(1, write(self->pipe[1], "x", 1));
+	ASSERT_EQ(0, ring_wait(r, &cqe));
+	EXPECT_EQ(0, cqe.user_data);
+	EXPECT_EQ(1, cqe.res);
+}
+
+/* An SQ thread takes this many entries at a time if it has several rings */
+#define SQ_BATCH	8
+
+/* With SQPOLL a submission is what the thread takes at a time */
+TEST_F(chain, sq_thread_batch)
+{
+	struct io_uring_params p = {
+		.flags = IORING_SETUP_SQPOLL | IORING_SETUP_ATTACH_WQ,
+		.wq_fd = self->ring.u.ring_fd,
+	};
+	struct ring *r = &self->ring, other;
+	unsigned int i, attached;
+	struct io_uring_cqe cqe;
+
+	if (LACKS(NEED_IMM))
+		return;
+	if (!(variant->type.setup & IORING_SETUP_SQPOLL)) {
+		TH_LOG("n/a: %s", "no SQ thread");
+		return;
+	}
+	for (attached = 0; attached < 2; attached++) {
+		if (attached)
+			ASSERT_EQ(0, ring_init_params(&other, 1, &p));
+		self->word = 0;
+		for (i = 1; i < SQ_BATCH; i++)
+			nop(r, IOSQE_CQE_SKIP_SUCCESS, 0, 0);
+		read_head(r, self);
+		imm(r, &self->word, 6, 0, 1);
+		ASSERT_EQ(SQ_BATCH + 1, ring_submit(r));
+		if (attached) {
+			ASSERT_EQ(0, ring_wait(r, &cqe));
+			EXPECT_EQ(1, cqe.user_data);
+			EXPECT_EQ(6, self->word);
+		}
+		EXPECT_TRUE(ring_quiet(r));
+		EXPECT_EQ(attached ? 6 : 0, self->word);
+		ASSERT_EQ(1, write(self->pipe[1], "x", 1));
+		ASSERT_EQ(0, ring_wait(r, &cqe));
+		EXPECT_EQ(0, cqe.user_data);
+		if (!attached) {
+			ASSERT_EQ(0, ring_wait(r, &cqe));
+			EXPECT_EQ(1, cqe.user_data);
+			EXPECT_EQ(6, self->word);
+		}
+	}
+	ring_exit(&other);
+}
+
+/* Less than was asked for is a failure, as for a read */
+TEST_F(chain, short_splice)
+{
+	const int soft[] = { 4, -ECANCELED }, hard[] = { 4, 4 }, full[] = { 8, 4 };
+	const struct {
+		const char	*data;
+		unsigned int	link;
+		const int	*res;
+		unsigned int	word;
+	} cases[] = {
+		{ "abcd", IOSQE_IO_LINK, soft, 0 },
+		{ "abcd", IOSQE_IO_HARDLINK, hard, 5 },
+		{ "abcdefgh", IOSQE_IO_LINK, full, 5 },
+	};
+	struct ring *r = &self->ring;
+	struct io_uring_sqe *sqe;
+	unsigned int i;
+	char got[8];
+	int to[2];
+
+	if (LACKS(NEED_IMM | NEED_PIPE))
+		return;
+	ASSERT_EQ(0, pipe(to));
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		size_t len = strlen(cases[i].data);
+
+		self->word = 0;
+		ASSERT_EQ(len, write(self->pipe[1], cases[i].data, len));
+		sqe = ring_sqe(r, IORING_OP_SPLICE);
+		sqe->fd = to[1];
+		sqe->off = -1;
+		sqe->splice_fd_in = self->pipe[0];
+		sqe->splice_off_in = -1;
+		sqe->len = sizeof(got);
+		sqe->flags = self->flags | cases[i].link;
+		imm(r, &self->word, 5, self->flags, 1);
+		ASSERT_EQ(2, ring_submit(r));
+		EXPECT_EQ(2, in_order(r, cases[i].res, 2));
+		EXPECT_EQ(cases[i].word, self->word);
+		ASSERT_EQ(len, read(to[0], got, sizeof(got)));
+		EXPECT_EQ(0, memcmp(got, cases[i].data, len));
+	}
+	close(to[0]);
+	close(to[1]);
+}
+
 TEST_F(chain, wait_for_both)
 {
 	struct ring *r = &self->ring;
@@ -226,6 +348,155 @@ TEST_F_TIMEOUT(chain, long_chain, LONG_TIMEOUT)
 	}
 	EXPECT_EQ(LONG_CHAIN, in_order(r, NULL, LONG_CHAIN));
 	EXPECT_TRUE(ring_quiet(r));
+}
+
+/* Is a chain that a system call goes on with done when that returns? */
+static bool whole_at_once(const struct ring_type *type)
+{
+	return !(type->setup & IORING_SETUP_SQPOLL) &&
+	       !(type->sqe_flags & IOSQE_ASYNC);
+}
+
+/* More than one pass goes on with: the word tells without another system call */
+TEST_F_TIMEOUT(chain, long_chain_then_imm, LONG_TIMEOUT)
+{
+	struct ring *r = &self->ring;
+	unsigned int i;
+	__u64 end;
+
+	if (LACKS(NEED_IMM))
+		return;
+	for (i = 0; i < LONG_CHAIN; i++)
+		nop(r, self->flags | IOSQE_IO_LINK, 0, i);
+	imm(r, &self->word, 7, self->flags | IOSQE_CQE_SKIP_SUCCESS, i);
+	ASSERT_EQ(LONG_CHAIN + 1, ring_submit(r));
+	end = now_ms() + WAIT_MS;
+	if (whole_at_once(&variant->type))
+		end = 0;
+	while (!__atomic_load_n(&self->word, __ATOMIC_ACQUIRE) &&
+	       now_ms() < end)
+		sched_yield();
+	EXPECT_EQ(7, self->word);
+	EXPECT_EQ(LONG_CHAIN, ring_ready(r));
+	EXPECT_EQ(LONG_CHAIN, in_order(r, NULL, LONG_CHAIN));
+	EXPECT_TRUE(ring_quiet(r));
+}
+
+/* A thread that wants the lock of a ring while a chain of @nr requests runs */
+struct rival {
+	struct ring	*ring;
+	unsigned int	nr;
+	bool		park;		/* and the SQ thread to stop as well */
+	bool		started, stop;
+	unsigned int	wins;		/* it got it, and the chain wasn't over */
+};
+
+static void *rival_thread(void *arg)
+{
+	struct rival *rv = arg;
+	struct ring *r = rv->ring;
+
+	while (!__atomic_load_n(&rv->stop, __ATOMIC_RELAXED)) {
+		unsigned int before = ring_ready(r);
+
+		/* refused, which the kernel tells with the lock held */
+		ring_register(r, IORING_UNREGISTER_EVENTFD, NULL, 0);
+		if (rv->park && before) {
+			struct io_uring_params p = {
+				.flags = IORING_SETUP_SQPOLL |
+					 IORING_SETUP_ATTACH_WQ,
+				.wq_fd = r->u.ring_fd,
+			};
+			struct ring other;
+
+			if (!ring_init_params(&other, 1, &p))
+				ring_exit(&other);
+		}
+		if (before && ring_ready(r) < rv->nr)
+			rv->wins++;
+		__atomic_store_n(&rv->started, true, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+/* The longest chain there is: others get at the ring before it is done */
+TEST_F_TIMEOUT(chain, lock_between, LONG_TIMEOUT)
+{
+	struct rival rv = { .nr = MAX_CHAIN };
+	struct io_uring_params p = {
+		.flags = variant->type.setup | IORING_SETUP_CQSIZE,
+		.cq_entries = MAX_CHAIN,
+	};
+	pthread_t thread;
+	unsigned int i;
+	struct ring r;
+
+	if (self->flags & IOSQE_ASYNC) {
+		TH_LOG("n/a: %s", "io-wq issues without the lock");
+		return;
+	}
+	ASSERT_EQ(0, ring_init_params(&r, MAX_CHAIN, &p));
+	for (i = 0; i < MAX_CHAIN; i++)
+		nop(&r, i < MAX_CHAIN - 1 ? IOSQE_IO_LINK : 0,
+		    i ? 0 : IORING_NOP_TW, i);
+	rv.ring = &r;
+	rv.park = variant->type.setup & IORING_SETUP_SQPOLL;
+	ASSERT_EQ(0, pthread_create(&thread, NULL, rival_thread, &rv));
+	while (!__atomic_load_n(&rv.started, __ATOMIC_RELAXED))
+		sched_yield();
+	ASSERT_EQ(MAX_CHAIN, ring_submit(&r));
+	if (DEFER(variant))
+		ASSERT_LE(0, ring_enter(&r, 0, 1, IORING_ENTER_GETEVENTS));
+	if (whole_at_once(&variant->type))
+		EXPECT_EQ(MAX_CHAIN, ring_ready(&r));
+	for (i = 0; i < WAIT_MS && ring_ready(&r) < MAX_CHAIN; i++)
+		usleep(1000);
+	__atomic_store_n(&rv.stop, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+	EXPECT_LT(0, rv.wins);
+	TH_LOG("%u times", rv.wins);
+	EXPECT_EQ(MAX_CHAIN, in_order(&r, NULL, MAX_CHAIN));
+	EXPECT_TRUE(ring_quiet(&r));
+	ring_exit(&r);
+}
+
+static bool taskrun(struct ring *r)
+{
+	return __atomic_load_n(r->u.sq.kflags, __ATOMIC_ACQUIRE) &
+	       IORING_SQ_TASKRUN;
+}
+
+/* A chain that runs meanwhile doesn't hide that there is something to run */
+TEST_F(chain, taskrun_flag)
+{
+	unsigned int i, setup = variant->type.setup | IORING_SETUP_TASKRUN_FLAG;
+	struct io_uring_cqe cqe;
+	struct ring r;
+
+	if (!DEFER(variant)) {
+		TH_LOG("n/a: %s", "other rings run their task work by themselves");
+		return;
+	}
+	ASSERT_EQ(0, ring_init(&r, 1024, setup));
+	read_head(&r, self);
+	ring_sqe(&r, IORING_OP_NOP)->flags = IOSQE_CQE_SKIP_SUCCESS;
+	ASSERT_EQ(2, ring_submit(&r));
+	EXPECT_TRUE(ring_quiet(&r));
+	EXPECT_FALSE(taskrun(&r));
+	ASSERT_EQ(1, write(self->pipe[1], "x", 1));
+	EXPECT_TRUE(taskrun(&r));
+
+	for (i = 0; i < LONG_CHAIN; i++)
+		nop(&r, i < LONG_CHAIN - 1 ? IOSQE_IO_LINK : 0, 0, i);
+	ASSERT_EQ(LONG_CHAIN, ring_submit(&r));
+	EXPECT_EQ(LONG_CHAIN, ring_ready(&r));
+	EXPECT_EQ(LONG_CHAIN, in_order(&r, NULL, LONG_CHAIN));
+	EXPECT_TRUE(taskrun(&r));
+	ASSERT_LE(0, ring_enter(&r, 0, 0, IORING_ENTER_GETEVENTS));
+	ASSERT_TRUE(ring_peek(&r, &cqe));
+	EXPECT_EQ(1, cqe.res);
+	EXPECT_FALSE(taskrun(&r));
+	ring_exit(&r);
 }
 
 /* Each hop goes through task work: the pass that runs it finds the next */
@@ -419,7 +690,7 @@ TEST_F(chain, cqe_skip_all)
 	EXPECT_TRUE(ring_quiet(r));
 }
 
-/* The failed request tells; who it takes along does not when it was to skip */
+/* The failed request has a CQE; what it takes along has none if that is skipped */
 TEST_F(chain, cqe_skip_fail)
 {
 	struct ring *r = &self->ring;

@@ -67,7 +67,7 @@ FIXTURE_VARIANT_ADD(fail_nth, sqpoll) {
 	.target = TARGET_SQPOLL,
 };
 
-/* A ring with nothing cached yet, and who runs its requests: 0 or -errno */
+/* A ring with nothing cached yet, and the task that runs its requests */
 static int ring_fresh(struct _test_data_fail_nth *self,
 		      const struct _fixture_variant_fail_nth *variant)
 {
@@ -78,11 +78,11 @@ static int ring_fresh(struct _test_data_fail_nth *self,
 	ret = ring_init(r, 8, variant->setup);
 	if (!ret)
 		ret = ring_buffers_sparse(r, BUF_NR);
-	if (!ret && ring_buffer_set(r, BUF_DST, self->dst.mem, AREA_SIZE) != 1)
-		ret = -EIO;
-	if (!ret && ring_buffer_set(r, BUF_SRC, self->src.mem, AREA_SIZE) != 1)
-		ret = -EIO;
 	if (!ret)
+		ret = ring_buffer_set(r, BUF_DST, self->dst.mem, AREA_SIZE);
+	if (ret >= 0)
+		ret = ring_buffer_set(r, BUF_SRC, self->src.mem, AREA_SIZE);
+	if (ret >= 0)
 		ret = ring_register(r, IORING_REGISTER_IOWQ_MAX_WORKERS,
 				    workers, 2);
 	if (ret)
@@ -246,7 +246,7 @@ static int op_run(struct _test_data_fail_nth *self,
 
 	op_prep(self, variant, op, dst);
 	if (nth && !nth_arm(self->nth_fd, nth))
-		return -EIO;
+		return step_failed("fail-nth", -errno);
 	ret = ring_submit(r);
 	/* the system call itself met the fault: what it left, once more */
 	while (!(r->setup & IORING_SETUP_SQPOLL) &&
@@ -282,7 +282,7 @@ TEST_F_TIMEOUT(fail_nth, sweep, LONG_TIMEOUT)
 			ASSERT_EQ(0, ring_fresh(self, variant));
 			ASSERT_EQ(0, op_run(self, variant, op, dst, nth, &res,
 					    &fired)) {
-				TH_LOG("%s: no completion, fault %u", op->what,
+				TH_LOG("%s: didn't run, or never ended, fault %u", op->what,
 				       nth);
 			}
 			EXPECT_TRUE(op_landed(op, dst, was, res)) {

@@ -886,7 +886,7 @@ struct litmus {
 };
 
 /*
- * Message passing to another process: who acquires the flag sees the data of
+ * Message passing to another process: the one that acquires the flag sees the data of
  * the link before it.
  */
 TEST_F_TIMEOUT(imm, litmus_other_process, LONG_TIMEOUT)
@@ -1071,9 +1071,12 @@ static void *rmw_ring_thread(void *arg)
 			sqe->flags = i & 1 ? IOSQE_ASYNC : 0;
 		}
 		ring_submit(&r);
-		for (i = 0; i < 16; i++)
-			if (ring_result(&r) != 4)
-				rr->err = -EIO;
+		for (i = 0; i < 16; i++) {
+			int ret = ring_result(&r);
+
+			if (ret != 4)
+				rr->err = ret < 0 ? ret : -EIO;
+		}
 		rr->ops += 16;
 	}
 	ring_exit(&r);

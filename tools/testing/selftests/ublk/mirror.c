@@ -10,7 +10,8 @@
  * out of service before the request is acknowledged, and never gets back. The
  * exception is the last leg, as on any single disk: its failures are those of
  * the request, so what it lacks was never acknowledged. A failed read takes
- * nobody out of service, it makes nothing stale.
+ * nobody out of service, it makes nothing stale. Nor does a lack of memory here,
+ * which is no fault of the leg: it is asked again.
  *
  * No leg remembers which ones are out of service. Whoever adds the device
  * vouches for legs that are equal, and a server that is gone isn't recovered.
@@ -28,9 +29,15 @@
 /* reads change legs every 64 KiB, so that all of them get some */
 #define MIRROR_READ_SHIFT	(16 - 9)
 
+/* Without memory for that often, a leg has failed */
+#define MIRROR_RETRIES		1000
+
 struct mirror_io {
 	unsigned char tried;	/* legs that it was sent to */
+	unsigned char asked;	/* those of them that were the last */
 	unsigned char failed;	/* those that it failed on */
+	unsigned char again;	/* those to ask again, which had no memory for it */
+	unsigned int retries;
 	int err;		/* of the first that it failed on */
 	int res;		/* of the request, while its buffer is unregistered */
 };
@@ -134,11 +141,26 @@ static void mirror_queue_legs(struct ublk_thread *t, struct ublk_queue *q, int t
 	}
 	ublk_assert(got == nr);
 	mirror_io_of(q, tag)->tried |= legs;
+	mirror_io_of(q, tag)->asked = legs;
 	for (leg = 0; leg < MIRROR_MAX_LEGS; leg++)
 		if (legs & (1U << leg))
 			mirror_prep_leg(t, q, tag, sqe[i++], leg);
 	if (!commit)
 		ublk_queued_tgt_io(t, q, tag, nr + fused);
+}
+
+static void mirror_legs_failed(struct mirror_io *mio, unsigned int legs, int err)
+{
+	/* what io_uring, and nobody else, ends a request with for lack of memory */
+	bool no_memory = err == -ENOMEM || err == -EAGAIN || err == -ECANCELED;
+
+	if (no_memory && mio->retries < MIRROR_RETRIES) {
+		mio->again |= legs;
+		return;
+	}
+	if (!mio->failed)
+		mio->err = err;
+	mio->failed |= legs;
 }
 
 /*
@@ -152,9 +174,7 @@ static void mirror_fused_done(struct ublk_thread *t, struct ublk_queue *q, int t
 
 	if (!ublk_get_io(q, tag)->tgt_ios)
 		return;
-	if (!mio->failed)
-		mio->err = res;
-	mio->failed = mio->tried;
+	mirror_legs_failed(mio, mio->asked, res);
 	while (!ublk_completed_tgt_io(t, q, tag))
 		;
 }
@@ -289,12 +309,18 @@ static void ublk_mirror_io_done(struct ublk_thread *t, struct ublk_queue *q,
 
 		ublk_err("mirror: op %u failed on leg %u, %s: res %d\n", op, leg,
 			 q->dev->tgt.backing_file[leg], cqe->res);
-		if (!mio->failed)
-			mio->err = err;
-		mio->failed |= 1U << leg;
+		mirror_legs_failed(mio, 1U << leg, err);
 	}
 	if (!last)
 		return;
+	if (mio->again) {
+		unsigned int legs = mio->again;
+
+		mio->again = 0;
+		mio->retries++;
+		mirror_queue_legs(t, q, tag, legs);
+		return;
+	}
 	if (op == UBLK_IO_OP_READ)
 		mirror_read_done(t, q, tag);
 	else

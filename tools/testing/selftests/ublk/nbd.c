@@ -312,8 +312,8 @@ static void nbd_send(struct ublk_thread *t, struct ublk_queue *q)
 	tag = conn->queued[conn->head];
 	len = nbd_data_len(q, tag, UBLK_IO_OP_WRITE);
 	/* a link can't go across submissions, so there has to be room for both */
-	if (ublk_queue_use_fused(q) && io_uring_sq_space_left(&t->ring) < 6)
-		io_uring_submit(&t->ring);
+	if (ublk_queue_use_fused(q))
+		ublk_io_make_room(&t->ring, 6);
 	if (conn->sent < header) {
 		if (!conn->sent)
 			nbd_prep_request(conn, q, tag);
@@ -347,6 +347,12 @@ static void nbd_send(struct ublk_thread *t, struct ublk_queue *q)
 	conn->sending = true;
 }
 
+/* Nothing was sent or received, and the connection is as good as before */
+static bool nbd_no_memory(int res)
+{
+	return res == -ENOMEM || res == -ENOBUFS || res == -EAGAIN || res == -ECANCELED;
+}
+
 static void nbd_sent(struct ublk_thread *t, struct ublk_queue *q, int res)
 {
 	struct nbd_conn *conn = nbd_conn_of(q);
@@ -354,6 +360,10 @@ static void nbd_sent(struct ublk_thread *t, struct ublk_queue *q, int res)
 	struct nbd_io *nio = &conn->ios[tag];
 
 	conn->sending = false;
+	if (!conn->dead && nbd_no_memory(res)) {
+		nbd_send(t, q);
+		return;
+	}
 	if (conn->dead || res <= 0) {
 		nbd_fail(t, q, nbd_why(res));
 		return;
@@ -369,6 +379,17 @@ static void nbd_sent(struct ublk_thread *t, struct ublk_queue *q, int res)
 			nbd_finish(t, q, tag, nio->res);
 	}
 	nbd_send(t, q);
+}
+
+/*
+ * The header in front of linked data, which wasn't sent either. That it is
+ * canceled means that there was no memory for the command with the data.
+ */
+static void nbd_header_failed(struct ublk_thread *t, struct ublk_queue *q, int res)
+{
+	if (nbd_no_memory(res))
+		nbd_conn_of(q)->sent = 0;
+	nbd_sent(t, q, res < 0 ? res : -EPIPE);
 }
 
 static void nbd_recv(struct ublk_thread *t, struct ublk_queue *q)
@@ -475,6 +496,10 @@ static void nbd_received(struct ublk_thread *t, struct ublk_queue *q, int res)
 		nbd_received_last(t, q, conn->reply_tag, res);
 		return;
 	}
+	if (!conn->dead && nbd_no_memory(res)) {
+		nbd_recv(t, q);
+		return;
+	}
 	if (conn->dead || res <= 0) {
 		nbd_fail(t, q, nbd_why(res));
 		return;
@@ -543,7 +568,7 @@ static void ublk_nbd_io_done(struct ublk_thread *t, struct ublk_queue *q,
 	t->io_inflight--;
 	/* a header that wasn't sent, or not all of it, in place of its data */
 	if (op == IORING_OP_NOP)
-		nbd_sent(t, q, cqe->res < 0 ? cqe->res : -EPIPE);
+		nbd_header_failed(t, q, cqe->res);
 	else if (op == IORING_OP_SEND)
 		nbd_sent(t, q, cqe->res);
 	else if (op == IORING_OP_RECV)

@@ -37,6 +37,14 @@ _stripe_test() {
 	dd if=/dev/ublkb"$dev_id" bs=97k iflag=direct status=none | cmp - "$file" || return
 	_run_fio_verify_io --filename=/dev/ublkb"${dev_id}" --size=24M || return
 	_ublk_del_dev "${dev_id}"
+
+	# more chunks than a command has members
+	dev_id=$(_add_ublk_dev -q 2 -t stripe "$@" --chunk_size 4096 "${files[@]}")
+	_check_add_dev "$TID" $?
+	_create_pattern "$file" c 24
+	dd if="$file" of=/dev/ublkb"$dev_id" bs=1M oflag=direct status=none || return
+	dd if=/dev/ublkb"$dev_id" bs=500k iflag=direct status=none | cmp - "$file" || return
+	_ublk_del_dev "${dev_id}"
 }
 
 if ! _have_program fio; then
