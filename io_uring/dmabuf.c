@@ -78,7 +78,7 @@ io_dmabuf_desc_token(const struct io_uring_regbuf_desc *desc,
 	if (fd_empty(target))
 		return ERR_PTR(-EBADF);
 	/*
-	 * Only for that application's sake: it finds out now. What counts is the
+	 * For the application's sake, which finds out now. What counts is the
 	 * file that does I/O, see io_dmabuf_check().
 	 */
 	if (S_ISBLK(file_inode(fd_file(target))->i_mode) &&

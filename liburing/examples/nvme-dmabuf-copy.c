@@ -532,7 +532,7 @@ static void usage(FILE *f)
 "  -O, --buffer-offset SIZE where to start in the dma-buf, a multiple of 4k (0)\n"
 "  -b, --block-size SIZE    bytes per request (128k)\n"
 "  -q, --depth NR           requests at a time (32)\n"
-"  -p, --p2p                fail if the memory would have to be moved to the host\n"
+"  -p, --p2p                fail if the memory is, or becomes, the host's\n"
 "  -n, --no-verify          only copy\n"
 "  -P, --progress           progress on stderr even if it is no terminal\n"
 "  -h, --help               this text\n"

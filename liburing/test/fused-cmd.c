@@ -193,8 +193,9 @@ static int test_two(struct io_uring *ring)
 	sqe = borrow(ring, 0, LEN, IORING_MOCK_LEND_DEST, 2);
 	io_uring_fused_set_flags(sqe, IORING_FUSED_ONE_CQE);
 	io_uring_prep_read(io_uring_fused_secondary(sqe), file,
-			   (void *) 20000, 10000, 20000);
-	io_uring_prep_read(io_uring_get_sqe(ring), file, (void *) 0, 20000, 0);
+			   (void *) 0, 20000, 0);
+	io_uring_prep_read(io_uring_get_sqe(ring), file, (void *) 20000, 10000,
+			   20000);
 	if (submit(ring) || next_cqe(ring, UD_CMD, LEN))
 		return 1;
 	if (!is_pattern(mem, LEN, 0) || !is_poison(mem + LEN, MEM - LEN))

@@ -393,12 +393,13 @@ static void user_cmd_pool_destroy(void *pool)
 static struct dma_pool *user_cmd_pool(struct kunit *test, struct device *dev,
 				      size_t size)
 {
-	struct dma_pool *pool = dma_pool_create("nvme_prp_list", dev, size, size,
-						0);
+	struct dma_pool *pool;
+	int ret;
 
+	pool = dma_pool_create("nvme_prp_list", dev, size, size, 0);
 	KUNIT_ASSERT_NOT_NULL(test, pool);
-	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test,
-					user_cmd_pool_destroy, pool));
+	ret = kunit_add_action_or_reset(test, user_cmd_pool_destroy, pool);
+	KUNIT_ASSERT_EQ(test, 0, ret);
 	return pool;
 }
 
@@ -410,11 +411,12 @@ static struct user_cmd *user_cmd_make(struct kunit *test, unsigned int nr_segs,
 	struct device *dev = kunit_device_register(test, "nvme_prp_list");
 	struct io_dmabuf_map *map;
 	unsigned int i;
+	int ret;
 
 	KUNIT_ASSERT_NOT_NULL(test, u);
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, dev);
-	KUNIT_ASSERT_EQ(test, 0, dma_coerce_mask_and_coherent(dev,
-							DMA_BIT_MASK(64)));
+	ret = dma_coerce_mask_and_coherent(dev, DMA_BIT_MASK(64));
+	KUNIT_ASSERT_EQ(test, 0, ret);
 	dptr_init(test, &u->d);
 	u->d.nvmeq.descriptor_pools.large =
 		user_cmd_pool(test, dev, NVME_CTRL_PAGE_SIZE);

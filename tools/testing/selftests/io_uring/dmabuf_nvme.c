@@ -39,6 +39,8 @@
  * the reset: up to two seconds each, and as much again for a slow emulator
  */
 #define RESET_US	12000000
+/* What the driver waits for commands before it resets their controller */
+#define MOVE_WAIT_US	30000000
 
 /* ---------------------------------------------------------------- drives */
 
@@ -458,6 +460,38 @@ TEST_F_TIMEOUT(nvme, timeout, LONG_TIMEOUT)
 	}
 }
 
+/* So it does if they have all the time that there is: but not for so long */
+TEST_F_TIMEOUT(nvme, stopped, LONG_TIMEOUT)
+{
+	unsigned int i, nr = DEPTH;
+	struct env *e = &self->e;
+	int res[DEPTH], us;
+
+	if (access(FAIL_IO "times", F_OK))
+		SKIP(return, "kernel can't lose completions");
+	ASSERT_EQ(0, disk_pattern(e, BASE, nr * LEN, DISK_SEED));
+	ASSERT_EQ(0, buf_set(e, POISON, 0, nr * LEN));
+	ASSERT_EQ(0, act_lose(&self->n));
+	ASSERT_EQ(0, nvme_put_ns(&self->n, "queue/io_timeout", "600000"));
+	for (i = 0; i < nr; i++)
+		ring_fixed(&e->ring, false, e->fd, 0, i * LEN, LEN,
+			   BASE + i * LEN)->user_data = i;
+	ASSERT_EQ(nr, ring_submit(&e->ring));
+	us = dbuf_move(&e->buf);
+	EXPECT_EQ(0, nvme_put_ns(&self->n, "queue/io_timeout", "30000"));
+	TH_LOG("%d us to move", us);
+	EXPECT_LT(MOVE_WAIT_US / 2, us);
+	EXPECT_GT(MOVE_WAIT_US + RESET_US, us);
+	ASSERT_EQ(0, ring_collect(&e->ring, res, nr));
+	EXPECT_EQ(0, read_num(FAIL_IO "times"));
+	for (i = 0; i < nr; i++)
+		EXPECT_EQ(LEN, res[i]);
+	ASSERT_EQ(0, dbuf_read(&e->buf, e->mem, nr * LEN, 0));
+	for (i = 0; i < nr * LEN; i++)
+		ASSERT_EQ(pattern(BASE + i, DISK_SEED), e->mem[i]);
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
+}
+
 /* The drive goes with requests in flight, while the memory moves */
 static void lose_drive(struct __test_metadata *_metadata, struct env *e,
 		       const struct nvme *n, int (*act)(const struct nvme *n),
@@ -807,6 +841,68 @@ TEST_F_TIMEOUT(exporter, window, LONG_TIMEOUT)
 	EXPECT_EQ(0, dbuf_lost(&e->buf));
 }
 
+/*
+ * Reads of the dma-buf, of registered and of any memory, one after the other in
+ * one batch, which the driver is given at once
+ */
+TEST_F_TIMEOUT(exporter, batch, LONG_TIMEOUT)
+{
+	unsigned int i, nr = 24, round;
+	static const size_t lens[] = { 512, 8192, 20480 };
+	struct env *e = &self->e;
+	unsigned char *ordinary;
+	size_t j, max = 20480;
+
+	ordinary = mmap(NULL, nr * max, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, ordinary);
+	ASSERT_EQ(1, ring_desc(&e->ring, 1, (struct io_uring_regbuf_desc) {
+		.type = IO_REGBUF_TYPE_UADDR, .uaddr = u64_ptr(ordinary),
+		.size = nr * max,
+	}));
+	ASSERT_EQ(0, disk_pattern(e, BASE, nr * max, DISK_SEED));
+	for (round = 0; round < 3; round++) {
+		size_t len = lens[round];
+		int res[24];
+
+		ASSERT_EQ(0, buf_set(e, POISON, 0, nr * max));
+		memset(ordinary, POISON, nr * max);
+		for (i = 0; i < nr; i++) {
+			struct io_uring_sqe *sqe;
+			__u64 mem = u64_ptr(ordinary + i * max);
+
+			if (i % 3 == 2) {
+				sqe = ring_sqe(&e->ring, IORING_OP_READ);
+				sqe->fd = e->fd;
+				sqe->addr = mem;
+				sqe->len = len;
+				sqe->off = BASE + i * max;
+			} else {
+				sqe = ring_fixed(&e->ring, false, e->fd, i % 3,
+						 i % 3 ? mem : i * max, len,
+						 BASE + i * max);
+			}
+			sqe->user_data = i;
+		}
+		ASSERT_EQ(nr, ring_submit(&e->ring));
+		ASSERT_EQ(0, ring_collect(&e->ring, res, nr));
+		ASSERT_EQ(0, dbuf_read(&e->buf, e->mem, nr * max, 0));
+		for (i = 0; i < nr; i++) {
+			const unsigned char *got = i % 3 ? ordinary : e->mem;
+			const unsigned char *other = i % 3 ? e->mem : ordinary;
+
+			ASSERT_EQ(len, res[i]);
+			for (j = 0; j < max; j++)
+				ASSERT_EQ(j < len ? pattern(BASE + i * max + j,
+							    DISK_SEED) : POISON,
+					  got[i * max + j]);
+			ASSERT_TRUE(all_bytes(other + i * max, POISON, max));
+		}
+	}
+	munmap(ordinary, nr * max);
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
+}
+
 /* ---------------------------------------------------------------- checksums */
 
 FIXTURE(checksums) {
@@ -1045,6 +1141,48 @@ TEST_F_TIMEOUT(paths, attached, 60)
 	EXPECT_EQ(0, dbuf_mapped(&e->buf));
 	EXPECT_EQ(0, span_write(e, &s));
 	EXPECT_EQ(self->nr, dbuf_mapped(&e->buf));
+}
+
+/* For all drives that have several paths */
+static int put_iopolicy(const char *policy)
+{
+	unsigned int i;
+	int ret = -ENOENT;
+	glob_t g;
+
+	if (glob("/sys/class/nvme-subsystem/*/iopolicy", 0, NULL, &g))
+		return ret;
+	for (i = 0; i < g.gl_pathc; i++)
+		ret = put_file(policy, "%s", g.gl_pathv[i]);
+	globfree(&g);
+	return ret;
+}
+
+/* Paths that come later don't ask what has become of the registered file */
+TEST_F_TIMEOUT(paths, later, LONG_TIMEOUT)
+{
+	struct env *e = &self->e;
+	struct span s = { .off = 3 * 512, .len = LEN, .pos = BASE };
+	int fd = e->fd, flags = fcntl(fd, F_GETFL);
+	unsigned int i, j;
+
+	ASSERT_LE(0, flags);
+	e->fd = disk_open(&e->disk, O_RDWR | O_DIRECT);
+	ASSERT_LE(0, e->fd);
+	ASSERT_EQ(0, fcntl(fd, F_SETFL, flags & ~O_DIRECT));
+	/* or those that are there get all requests */
+	ASSERT_EQ(0, put_iopolicy("round-robin"));
+	for (i = 0; i < 4; i++) {
+		ASSERT_EQ(0, act_path(self->path));
+		for (j = 0; j < 4; j++) {
+			ASSERT_EQ(0, span_write(e, &s));
+			ASSERT_EQ(0, span_read(e, &s));
+		}
+		EXPECT_EQ(self->nr, dbuf_attached(&e->buf));
+	}
+	ASSERT_EQ(0, put_iopolicy("numa"));
+	close(fd);
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
 }
 
 TEST_F_TIMEOUT(paths, reset, LONG_TIMEOUT)

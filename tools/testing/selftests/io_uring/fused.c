@@ -2872,7 +2872,6 @@ TEST_F(fused, many)
 			  self->lender.mem[i]);
 }
 
-
 /*
  * A member in flight, a driver that lends later, and a command that is
  * deferred. The first one's memory is lent by now: 0 or -errno.
