@@ -76,9 +76,9 @@ static int io_dmabuf_error_get(const struct io_dmabuf_error *error)
 }
 
 /* About the attempt, and not about the device. */
-static bool io_dmabuf_interrupted(int err)
+static bool io_dmabuf_transient(int err)
 {
-	return err == -EINTR || err == -ERESTARTSYS;
+	return err == -EINTR || err == -ERESTARTSYS || err == -ENOMEM;
 }
 
 /*
@@ -381,7 +381,7 @@ static int io_dmabuf_map_new_all(struct io_dmabuf_token *token, int *err)
 			continue;
 		if (!attach->next) {
 			ret = io_dmabuf_map_new(attach);
-			if (io_dmabuf_interrupted(ret))
+			if (io_dmabuf_transient(ret))
 				return ret;
 			if (ret) {
 				io_dmabuf_error_set(&attach->error, ret);
@@ -439,7 +439,7 @@ static int io_dmabuf_map_all(struct io_dmabuf_token *token,
 	list_for_each_entry(attach, &token->attaches, node) {
 		if (attach->next) {
 			ret = io_dmabuf_map_publish(attach);
-			if (io_dmabuf_interrupted(ret))
+			if (io_dmabuf_transient(ret))
 				return ret;
 			if (ret) {
 				io_dmabuf_error_set(&attach->error, ret);
@@ -509,7 +509,7 @@ static int io_dmabuf_token_complete(struct io_dmabuf_token *token)
 	if (!xchg(&token->incomplete, 0))
 		return 0;
 	ret = file->f_op->create_dmabuf_token(file, token);
-	if (!ret || io_dmabuf_interrupted(ret) || list_empty(&token->attaches))
+	if (!ret || io_dmabuf_transient(ret) || list_empty(&token->attaches))
 		return ret;
 	io_dmabuf_error_set(&token->error, ret);
 	return 0;
@@ -735,10 +735,10 @@ static void io_dmabuf_attach_del(struct io_dmabuf_attach *attach, bool quiesce)
 	kvfree(attach->segs);
 
 	/* the last that is done with @ddev; io_dmabuf_device_shutdown() waits */
-	mutex_lock(&ddev->lock);
+	spin_lock(&ddev->lock);
 	list_del(&attach->dev_node);
 	wake_up_all(&ddev->wait);
-	mutex_unlock(&ddev->lock);
+	spin_unlock(&ddev->lock);
 
 	kfree_rcu(attach, rcu);
 }
@@ -748,12 +748,12 @@ static int io_dmabuf_attach_dev(struct io_dmabuf_attach *attach)
 	struct io_dmabuf_device *ddev = attach->ddev;
 	int ret = -ENODEV;
 
-	mutex_lock(&ddev->lock);
+	spin_lock(&ddev->lock);
 	if (!ddev->dead) {
 		list_add_tail(&attach->dev_node, &ddev->attaches);
 		ret = 0;
 	}
-	mutex_unlock(&ddev->lock);
+	spin_unlock(&ddev->lock);
 	return ret;
 }
 
@@ -1012,7 +1012,7 @@ void io_dmabuf_device_init(struct io_dmabuf_device *ddev, struct device *dev,
 	ddev->dev = dev;
 	ddev->ops = ops;
 	ddev->dead = false;
-	mutex_init(&ddev->lock);
+	spin_lock_init(&ddev->lock);
 	INIT_LIST_HEAD(&ddev->attaches);
 	init_waitqueue_head(&ddev->wait);
 }
@@ -1029,10 +1029,10 @@ static void io_dmabuf_device_wait(struct io_dmabuf_device *ddev)
 	lockdep_assert_held(&ddev->lock);
 
 	prepare_to_wait(&ddev->wait, &wait, TASK_UNINTERRUPTIBLE);
-	mutex_unlock(&ddev->lock);
+	spin_unlock(&ddev->lock);
 	schedule();
 	finish_wait(&ddev->wait, &wait);
-	mutex_lock(&ddev->lock);
+	spin_lock(&ddev->lock);
 }
 
 /**
@@ -1050,7 +1050,7 @@ void io_dmabuf_device_shutdown(struct io_dmabuf_device *ddev)
 	struct io_dmabuf_attach *attach;
 	struct io_dmabuf_token *token;
 
-	mutex_lock(&ddev->lock);
+	spin_lock(&ddev->lock);
 	ddev->dead = true;
 	while (!list_empty(&ddev->attaches)) {
 		attach = list_first_entry(&ddev->attaches,
@@ -1060,7 +1060,7 @@ void io_dmabuf_device_shutdown(struct io_dmabuf_device *ddev)
 			io_dmabuf_device_wait(ddev);
 			continue;
 		}
-		mutex_unlock(&ddev->lock);
+		spin_unlock(&ddev->lock);
 
 		mutex_lock(&token->lock);
 		list_for_each_entry(attach, &token->attaches, node) {
@@ -1071,8 +1071,8 @@ void io_dmabuf_device_shutdown(struct io_dmabuf_device *ddev)
 		}
 		mutex_unlock(&token->lock);
 		io_dmabuf_token_put(token);
-		mutex_lock(&ddev->lock);
+		spin_lock(&ddev->lock);
 	}
-	mutex_unlock(&ddev->lock);
+	spin_unlock(&ddev->lock);
 }
 EXPORT_SYMBOL_GPL(io_dmabuf_device_shutdown);

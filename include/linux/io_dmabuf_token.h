@@ -11,6 +11,7 @@
 #include <linux/rculist.h>
 #include <linux/rcupdate.h>
 #include <linux/refcount.h>
+#include <linux/spinlock.h>
 #include <linux/types.h>
 #include <linux/wait.h>
 
@@ -51,7 +52,9 @@ struct io_dmabuf_device_ops {
  * struct io_dmabuf_device - a device that reads and writes dma-bufs
  * @dev:	the device that does DMA
  * @ops:	the driver
- * @lock:	guards @attaches and @dead; innermost, nothing is taken under it
+ * @lock:	guards @attaches and @dead; innermost, nothing is taken under it.
+ *		Not a mutex: that may be touched after somebody else has it, and
+ *		whoever that is may free the device
  * @attaches:	what tokens have attached to the device
  * @dead:	no more attaches
  * @wait:	for an attach to be taken off @attaches
@@ -62,7 +65,7 @@ struct io_dmabuf_device_ops {
 struct io_dmabuf_device {
 	struct device				*dev;
 	const struct io_dmabuf_device_ops	*ops;
-	struct mutex				lock;	/* the two below */
+	spinlock_t				lock;	/* the two below */
 	struct list_head			attaches;
 	bool					dead;
 	wait_queue_head_t			wait;

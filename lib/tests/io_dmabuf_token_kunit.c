@@ -734,7 +734,6 @@ static void io_dmabuf_test_bad_path(struct kunit *test)
 		{ -EINVAL, BLK_STS_INVAL },
 		{ -EXFULL, BLK_STS_IOERR },
 		/* nothing that has the request come again */
-		{ -ENOMEM, BLK_STS_IOERR },
 		{ -EBUSY, BLK_STS_IOERR },
 		{ -EAGAIN, BLK_STS_IOERR },
 		{ -ESTALE, BLK_STS_IOERR },
@@ -767,6 +766,15 @@ static void io_dmabuf_test_bad_path(struct kunit *test)
 		/* workers have nothing to do */
 		KUNIT_EXPECT_TRUE(test, io_dmabuf_token_ready(token));
 	}
+
+	/* whose limit is reached now says nothing about the device */
+	mock_move(mock);
+	bad->map_err = -ENOMEM;
+	KUNIT_EXPECT_EQ(test, mock_prepare(token), -ENOMEM);
+	KUNIT_EXPECT_EQ(test, io_dmabuf_map_status(token, &bad->ddev),
+			BLK_STS_STALE);
+	bad->map_err = -EREMOTEIO;
+	KUNIT_EXPECT_EQ(test, mock_prepare(token), 0);
 
 	/* it is asked again, but not for each request */
 	msleep(1100);

@@ -919,6 +919,47 @@ TEST_F(chain, other_task_reaps)
 }
 
 /*
+ * A multishot request that posts at submission flushes in the middle of it. The
+ * end of a chain in front of it comes with the submission all the same.
+ */
+TEST_F(chain, before_multishot)
+{
+	struct ring *r = &self->ring;
+	__u64 end = now_ms() + WAIT_MS;
+	struct io_uring_sqe *sqe;
+	char bufs[256];
+	int sock[2];
+
+	if (LACKS(NEED_IMM | NEED_PIPE))
+		return;
+	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, sock));
+	ASSERT_EQ(1, write(sock[1], "y", 1));
+	sqe = ring_sqe(r, IORING_OP_PROVIDE_BUFFERS);
+	sqe->addr = u64_ptr(bufs);
+	sqe->len = sizeof(bufs) / 8;
+	sqe->fd = 8;
+	sqe->buf_group = 1;
+	ASSERT_LE(0, ring_run(r));
+
+	nop(r, self->flags | IOSQE_IO_LINK, 0, 0);
+	imm(r, &self->word, 77, self->flags, 1);
+	sqe = ring_sqe(r, IORING_OP_RECV);
+	sqe->fd = sock[0];
+	sqe->ioprio = IORING_RECV_MULTISHOT;
+	sqe->flags = IOSQE_BUFFER_SELECT;
+	sqe->buf_group = 1;
+	sqe->user_data = 9;
+	ASSERT_EQ(3, ring_submit(r));
+	/* the kernel isn't called any more */
+	while (__atomic_load_n(&self->word, __ATOMIC_ACQUIRE) != 77 &&
+	       now_ms() < end)
+		;
+	EXPECT_EQ(77, self->word);
+	close(sock[0]);
+	close(sock[1]);
+}
+
+/*
  * Completions are also flushed from within a multishot request, which may run
  * with credentials of its own: they are not for what is linked to others.
  */
