@@ -561,7 +561,7 @@ static void nvme_prp_list_test_user_prps(struct kunit *test)
 	struct user_cmd *u = user_cmd_make(test, 100, 8);
 	struct nvme_iod *iod = &u->d.iod;
 	unsigned int pages, i;
-	const __le64 *prps;
+	__le64 *prps;
 
 	for (pages = 3; pages <= 512; pages += 509) {
 		memset(&iod->cmd, 0, sizeof(iod->cmd));
