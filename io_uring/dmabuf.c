@@ -830,8 +830,9 @@ void io_dmabuf_show_fdinfo(struct seq_file *m, struct io_mapped_ubuf *imu)
 	if (!mutex_trylock(&token->lock))
 		return;
 	list_for_each_entry(attach, &token->attaches, node) {
-		/* these change under dma_resv, and the answer is a late one */
+		/* changes under dma_resv, and the answer is a late one */
 		p2p &= data_race(attach->p2p);
+		/* likewise */
 		moves += data_race(attach->moves);
 	}
 	seq_printf(m, ", devices:%u, p2p:%s, moves:%llu", token->nr_attaches,
