@@ -234,16 +234,17 @@ static int io_dmabuf_map_place(struct io_dmabuf_attach *attach,
 	dma_buf_sgt_places(map->sgt, &host, &device);
 	if (host && attach->token->need_p2p)
 		return -EREMOTEIO;
-	map->p2p = !host;
+	attach->p2p = !host;
 	map->need_sync = host && io_dmabuf_sgt_need_sync(map->sgt,
 							 attach->ddev->dev);
 	return map->need_sync && device ? -EOPNOTSUPP : 0;
 }
 
-static int io_dmabuf_map_check(struct io_dmabuf_attach *attach,
-			       struct io_dmabuf_map *map)
+static int io_dmabuf_map_segs(struct io_dmabuf_attach *attach,
+			      struct io_dmabuf_map *map)
 {
 	struct dma_buf *dmabuf = attach->token->dmabuf;
+	unsigned int nr;
 	int ret;
 
 	if (!io_dmabuf_sgt_valid(map->sgt, dmabuf->size)) {
@@ -252,52 +253,18 @@ static int io_dmabuf_map_check(struct io_dmabuf_attach *attach,
 		return -EINVAL;
 	}
 	ret = io_dmabuf_map_place(attach, map);
-	if (!ret)
-		map->nr_segs = io_dmabuf_walk_segs(map, NULL);
-	return ret;
-}
+	if (ret)
+		return ret;
 
-static bool io_dmabuf_has_table(const struct io_dmabuf_attach *attach)
-{
-	return attach->segs && attach->max_segs >= attach->next->nr_segs;
-}
-
-/* There is a table that is large enough: use it up. */
-static void io_dmabuf_map_segs(struct io_dmabuf_attach *attach,
-			       struct io_dmabuf_map *map)
-{
-	map->segs = attach->segs;
-	attach->segs = NULL;
-	io_dmabuf_walk_segs(map, map->segs);
+	nr = io_dmabuf_walk_segs(map, NULL);
+	map->segs = kvmalloc_objs(*map->segs, (size_t)nr + 1,
+				  GFP_KERNEL_ACCOUNT);
+	if (!map->segs)
+		return -ENOMEM;
+	map->nr_segs = io_dmabuf_walk_segs(map, map->segs);
 	/* nothing is there, but it must not look contiguous */
-	map->segs[map->nr_segs].addr = 0;
-	map->seg_shift = io_dmabuf_seg_shift(map->segs, map->nr_segs);
-}
-
-/*
- * A table may have gigabytes. So dma_resv isn't held, which whoever makes room
- * for it may want to have. As a rule the memory is in as many pieces as it was
- * the last time, so it is mapped and published without letting go of dma_resv
- * in between. Otherwise this is done again.
- */
-static int io_dmabuf_alloc_tables(struct io_dmabuf_token *token)
-{
-	struct io_dmabuf_attach *attach;
-
-	lockdep_assert_held(&token->lock);
-
-	list_for_each_entry(attach, &token->attaches, node) {
-		if (!attach->want_segs || rcu_access_pointer(attach->map) ||
-		    (attach->segs && attach->max_segs >= attach->want_segs))
-			continue;
-		kvfree(attach->segs);
-		attach->segs = kvmalloc_objs(*attach->segs,
-					     (size_t)attach->want_segs + 1,
-					     GFP_KERNEL_ACCOUNT);
-		if (!attach->segs)
-			return -ENOMEM;
-		attach->max_segs = attach->want_segs;
-	}
+	map->segs[nr].addr = 0;
+	map->seg_shift = io_dmabuf_seg_shift(map->segs, nr);
 	return 0;
 }
 
@@ -337,12 +304,6 @@ static int io_dmabuf_map_new(struct io_dmabuf_attach *attach)
 		kfree(map);
 		return ret;
 	}
-	ret = io_dmabuf_map_check(attach, map);
-	if (ret) {
-		io_dmabuf_map_free(map);
-		return ret;
-	}
-	attach->want_segs = map->nr_segs;
 	attach->next = map;
 	return 0;
 }
@@ -352,19 +313,19 @@ static int io_dmabuf_map_publish(struct io_dmabuf_attach *attach)
 {
 	struct io_dmabuf_device *ddev = attach->ddev;
 	struct io_dmabuf_map *map = attach->next;
-	int ret = 0;
+	int ret;
 
 	attach->next = NULL;
-	io_dmabuf_map_segs(attach, map);
-	if (ddev->ops->vmap)
+	ret = io_dmabuf_map_segs(attach, map);
+	if (!ret && ddev->ops->vmap)
 		ret = io_dmabuf_map_vmap(attach, map);
 	if (!ret && ddev->ops->map_init)
 		ret = ddev->ops->map_init(ddev, map);
 	if (ret) {
+		attach->p2p = false;
 		io_dmabuf_map_free(map);
 		return ret;
 	}
-	attach->p2p = map->p2p;
 	/* pairs with rcu_dereference() in io_dmabuf_map_get() */
 	rcu_assign_pointer(attach->map, map);
 	return 0;
@@ -395,22 +356,14 @@ static int io_dmabuf_map_new_all(struct io_dmabuf_token *token, int *err)
 	return nr;
 }
 
-/* What is missing before a dma-buf is mapped */
-enum io_dmabuf_missing {
-	IO_DMABUF_NOTHING,
-	IO_DMABUF_TABLES,	/* io_dmabuf_alloc_tables() */
-	IO_DMABUF_MEMORY,	/* io_dmabuf_wait_memory() */
-};
-
 /*
- * If something is missing, the new maps stay meanwhile, unless the memory moves
- * again.
+ * Returns 0 with *@there false if the memory has to be waited for. The new maps
+ * stay meanwhile, unless it moves again.
  *
  * A device for which it can't be mapped keeps its error, and the others go on.
  * It is an error for all if there are none, or if the token is a new one.
  */
-static int io_dmabuf_map_all(struct io_dmabuf_token *token,
-			     enum io_dmabuf_missing *missing)
+static int io_dmabuf_map_all(struct io_dmabuf_token *token, bool *there)
 {
 	struct dma_resv *resv = token->dmabuf->resv;
 	struct io_dmabuf_attach *attach;
@@ -421,20 +374,12 @@ static int io_dmabuf_map_all(struct io_dmabuf_token *token,
 	dma_resv_assert_held(resv);
 
 	ret = io_dmabuf_map_new_all(token, &err);
-	if (ret < 0 || (err && !token->live))
-		return ret < 0 ? ret : err;
-	list_for_each_entry(attach, &token->attaches, node) {
-		if (attach->next && !io_dmabuf_has_table(attach)) {
-			*missing = IO_DMABUF_TABLES;
-			return 0;
-		}
-	}
+	if (ret < 0)
+		return ret;
 	/* to map it may be what makes it move */
-	if (ret && !dma_resv_test_signaled(resv, DMA_RESV_USAGE_KERNEL)) {
-		*missing = IO_DMABUF_MEMORY;
-		return 0;
-	}
-	*missing = IO_DMABUF_NOTHING;
+	*there = !ret || dma_resv_test_signaled(resv, DMA_RESV_USAGE_KERNEL);
+	if (!*there)
+		return token->live ? 0 : err;
 
 	list_for_each_entry(attach, &token->attaches, node) {
 		if (attach->next) {
@@ -541,8 +486,8 @@ static int io_dmabuf_token_complete(struct io_dmabuf_token *token)
 int io_dmabuf_token_hold(struct io_dmabuf_token *token,
 			 struct io_dmabuf_wait *wait)
 {
-	enum io_dmabuf_missing missing = IO_DMABUF_NOTHING;
 	unsigned long since;
+	bool there = false;
 	int ret;
 
 	ret = io_dmabuf_token_complete(token);
@@ -555,18 +500,13 @@ int io_dmabuf_token_hold(struct io_dmabuf_token *token,
 		ret = mutex_lock_killable(&token->lock);
 		if (ret)
 			return ret;
-		do {
-			ret = io_dmabuf_alloc_tables(token);
-			if (ret)
-				break;
-			dma_resv_lock(token->dmabuf->resv, NULL);
-			ret = io_dmabuf_map_all(token, &missing);
-			if (ret || missing)
-				dma_resv_unlock(token->dmabuf->resv);
-		} while (!ret && missing == IO_DMABUF_TABLES);
+		dma_resv_lock(token->dmabuf->resv, NULL);
+		ret = io_dmabuf_map_all(token, &there);
 		since = token->since;
+		if (ret || !there)
+			dma_resv_unlock(token->dmabuf->resv);
 		mutex_unlock(&token->lock);
-		if (ret || !missing)
+		if (ret || there)
 			return ret;
 
 		if (!wait->end)
@@ -732,7 +672,6 @@ static void io_dmabuf_attach_del(struct io_dmabuf_attach *attach, bool quiesce)
 	io_dmabuf_unmap(attach, quiesce);
 	dma_resv_unlock(token->dmabuf->resv);
 	dma_buf_detach(token->dmabuf, attach->dba);
-	kvfree(attach->segs);
 
 	/* the last that is done with @ddev; io_dmabuf_device_shutdown() waits */
 	spin_lock(&ddev->lock);

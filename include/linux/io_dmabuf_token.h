@@ -93,7 +93,6 @@ struct io_dmabuf_seg {
  *		0 if they don't
  * @need_sync:	the device isn't coherent: call io_dmabuf_map_sync_for_device()
  *		and _cpu() around each access. Never for memory of a device
- * @p2p:	it is memory of a device
  *
  * Made by io_dmabuf_token_prepare(), constant from then on. Published in the
  * attach, readers are in an RCU or SRCU section that @quiesce waits for.
@@ -106,7 +105,6 @@ struct io_dmabuf_map {
 	unsigned int		nr_segs;
 	u8			seg_shift;
 	bool			need_sync;
-	bool			p2p;
 };
 
 /**
@@ -127,10 +125,6 @@ struct io_dmabuf_error {
  * @map:	current generation, NULL when it is stale. Written under dma_resv,
  *		read under RCU or SRCU
  * @next:	what becomes @map once the memory is there, under dma_resv
- * @segs:	table for @next, which has room for @max_segs. This and the two
- *		below under token->lock
- * @max_segs:	see @segs
- * @want_segs:	what @next needs, or @map did, or 0
  * @node:	in token->attaches. Written under token->lock, read under RCU
  * @dev_node:	in ddev->attaches, guarded by ddev->lock
  * @moves:	how often the exporter has invalidated a map, under dma_resv
@@ -148,9 +142,6 @@ struct io_dmabuf_attach {
 	struct dma_buf_attachment	*dba;
 	struct io_dmabuf_map __rcu	*map;
 	struct io_dmabuf_map		*next;
-	struct io_dmabuf_seg		*segs;
-	unsigned int			max_segs;
-	unsigned int			want_segs;
 	struct list_head		node;
 	struct list_head		dev_node;
 	u64				moves;
