@@ -17,6 +17,7 @@ help:
 #: Try it
 #:   demo        set up, build, boot, and show the patched kernel at work
 #:   test        run the tests; T='io_uring.memcpy*' selects some
+#:   test-all    these, and what takes hours: long random tests, all machines; T= as well
 #:   run         CMD='ls -l' [MACHINE=um|qemu|qemu-debug|…]: run it inside
 #:   shell       [MACHINE=…]: look around inside
 #:
@@ -26,6 +27,9 @@ demo: deps-test tree
 
 test: deps-test tree
 	@$(PYTHON) lab/test.py '$(T)'
+
+test-all: deps-test tree
+	@$(PYTHON) lab/test.py --all '$(T)'
 
 run: deps-test tree
 	@$(PYTHON) lab/machine.py build $(MACHINE)

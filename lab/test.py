@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Run the tests of lab/tests.d in the machines that they need.
 
-Each machine is booted once; as many run beside each other as there are CPUs. A
-line of a list is
+Each machine is booted once; as many run beside each other as there are CPUs. The
+lists in the folder "all" are for --all only. A line of a list is
 
     NAME  MACHINES  SECONDS  KIND  ARGUMENT
 
@@ -41,7 +41,9 @@ BAD_LIST = lab.ROOT / "lab" / "selftest" / "machine.list"
 KINDS = ("kselftest", "kunit", "liburing", "command")
 VERDICT = re.compile(r"^(not )?ok \d+ ?(?:- )?([^#]*?)\s*(?:#\s*(.*))?$")
 SKIP_STATUS = (4, 77)
-# DMA_API_DEBUG turns itself off then: such tests are the last of their machine
+# DMA_API_DEBUG turns itself off when an allocation of its own fails: tests of this name
+# may do that to it, and are the last of their machine
+FAIL_NTH = "fail_nth"
 OUT_OF_MEMORY = re.compile(r"DMA-API: cacheline tracking ENOMEM")
 KUNIT = "/sys/kernel/debug/kunit"
 
@@ -236,7 +238,7 @@ class Reader:
     def complaint(self):
         """What the kernel reports; that it ran out of memory is what a fail_nth test is for."""
         text = self.kernel
-        if self.entry["name"].endswith("fail_nth"):
+        if self.entry["name"].endswith(FAIL_NTH):
             text = "\n".join(l for l in text.splitlines() if not OUT_OF_MEMORY.search(l))
         return lab.splat(text)
 
@@ -318,7 +320,7 @@ def check_leaks(guest, results, folder):
 def run_machine(name, entries, results):
     folder = lab.LOG / "test" / name
     folder.mkdir(parents=True, exist_ok=True)
-    left = list(entries)
+    left = sorted(entries, key=lambda entry: entry["name"].endswith(FAIL_NTH))
     begin = time.monotonic()
     boots = 0
     while left:
@@ -423,10 +425,14 @@ def main():
     parser.add_argument("--machine", action="append", choices=lab.MACHINES,
                         help="only these machines")
     parser.add_argument("--no-build", action="store_true", help="take what is built")
+    parser.add_argument("--all", action="store_true",
+                        help="also what takes too long for each change")
     parser.add_argument("--selftest", action="store_true",
                         help="known-bad tests: the runner must notice each")
     options = parser.parse_args()
     paths = [BAD_LIST] if options.selftest else sorted(LISTS.glob("*.list"))
+    if options.all:
+        paths += sorted(LISTS.glob("all/*.list"))
     entries = [entry for entry in read_lists(paths) if selected(entry, options.pattern)
                and (not options.machine or entry["machine"] in options.machine)]
     if not entries:
