@@ -501,6 +501,7 @@ def drives(run):
         ("nvme,serial=paths,subsys=paths", ["shared=on"]),
         ("nvme,serial=paths,subsys=paths", []),
         ("nvme,serial=plug,bus=port1", [""]),
+        ("nvme,serial=slow", [""]),
     ]
     words = ["-device", "nvme-subsys,id=paths,nqn=paths",
              # slots of PCIe are switched off by the port, not by ACPI
@@ -511,7 +512,10 @@ def drives(run):
         for nsid, namespace in enumerate(namespaces, 1):
             name = f"nvme{number}.{nsid}"
             file = drive(run / f"{name}.img", 64 << 20, "parted" in controller)
-            words += ["-drive", f"file={file},if=none,id={name},format=raw", "-device",
+            # fast enough to be probed and filled
+            throttle = ",throttling.iops-total=1,throttling.iops-total-max=100" \
+                if "slow" in controller else ""
+            words += ["-drive", f"file={file},if=none,id={name},format=raw{throttle}", "-device",
                       f"nvme-ns,drive={name},bus=nvme{number},nsid={nsid},{namespace}".rstrip(",")]
     return words
 
