@@ -18,6 +18,7 @@
 #include <linux/blkdev.h>
 #include <linux/completion.h>
 #include <linux/dma-buf.h>
+#include <linux/dma-resv.h>
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/io_dmabuf_token.h>
@@ -636,7 +637,7 @@ static ssize_t io_dmabuf_rw_sync(struct io_kiocb *req, struct kiocb *kiocb,
 {
 	struct io_dmabuf_token *token = req->buf_node->buf->priv;
 	loff_t pos = kiocb->ki_pos;
-	bool stale = false;
+	bool cut = false, stale = false;
 	size_t done = 0;
 	ssize_t ret;
 
@@ -646,16 +647,19 @@ static ssize_t io_dmabuf_rw_sync(struct io_kiocb *req, struct kiocb *kiocb,
 		u64 off;
 
 		/* a driver takes it at once, or it could be stale in the middle */
-		len = io_dmabuf_walk_next(&next, &off, stale);
+		len = io_dmabuf_walk_next(&next, &off, cut);
 		if (stale)
 			ret = io_dmabuf_rw_held(req, kiocb, off, len, ddir);
 		else
 			ret = io_dmabuf_rw_part(kiocb, token, off, len, ddir);
 		if (ret == -ESTALE && !signal_pending(current)) {
 			cond_resched();
+			cut = true;
 			stale = true;
 			continue;
 		}
+		/* what is held waits for no budget, so each part may try first */
+		stale = false;
 		if (ret < 0) {
 			/* if it is tried again, then from the start */
 			kiocb->ki_pos = pos;
@@ -821,21 +825,20 @@ void io_dmabuf_show_fdinfo(struct seq_file *m, struct io_mapped_ubuf *imu)
 		[IO_BUF_DEST | IO_BUF_SOURCE]	= "rw",
 	};
 	struct io_dmabuf_token *token = imu->priv;
-	struct io_dmabuf_attach *attach;
+	struct dma_resv *resv = token->dmabuf->resv;
+	struct io_dmabuf_use *use;
 	bool p2p = true;
 	u64 moves = 0;
 
 	seq_printf(m, ", dmabuf, off:0x%llx, dir:%s", token->off,
 		   dirs[imu->dir]);
-	if (!mutex_trylock(&token->lock))
+	if (!dma_resv_trylock(resv))
 		return;
-	list_for_each_entry(attach, &token->attaches, node) {
-		/* changes under dma_resv, and the answer is a late one */
-		p2p &= data_race(attach->p2p);
-		/* likewise */
-		moves += data_race(attach->moves);
+	list_for_each_entry(use, &token->uses, node) {
+		p2p &= use->attach->p2p;
+		moves += use->moves;
 	}
-	seq_printf(m, ", devices:%u, p2p:%s, moves:%llu", token->nr_attaches,
-		   str_yes_no(p2p && token->nr_attaches), moves);
-	mutex_unlock(&token->lock);
+	seq_printf(m, ", devices:%u, p2p:%s, moves:%llu", token->nr_uses,
+		   str_yes_no(p2p && token->nr_uses), moves);
+	dma_resv_unlock(resv);
 }

@@ -35,6 +35,7 @@
 #include "io_uring.h"
 #include "memcpy.h"
 #include "net.h"
+#include "opdef.h"
 #include "rsrc.h"
 #include "rw.h"
 #include "uring_cmd.h"
@@ -382,7 +383,7 @@ static int io_fused_init(struct io_kiocb *req, const struct io_uring_sqe *sqe,
  */
 int io_fused_prep(struct io_kiocb *req, const struct io_uring_sqe *sqe)
 {
-	unsigned int nr = READ_ONCE(sqe->nr_secondary) ?: 1;
+	unsigned int nr = READ_ONCE(sqe->nr_members) ?: 1;
 	int ret;
 
 	/* what was here before is somebody else's, and io_fused_fail() looks */
@@ -458,6 +459,7 @@ void io_fused_fail(struct io_kiocb *req)
 	struct io_kiocb *member, *notif;
 	unsigned int i;
 
+	req->cqe.flags |= IORING_CQE_F_NOT_COMMITTED;
 	if (!f)
 		return;
 	for (i = 0; i < f->nr; i++) {
@@ -709,7 +711,7 @@ static void io_fused_complete(struct io_tw_req tw_req, io_tw_token_t tw)
 		res = 0;
 	if (failed)
 		req_set_fail(req);
-	io_req_set_res(req, res, 0);
+	io_req_set_res(req, res, res < 0 ? IORING_CQE_F_NOT_COMMITTED : 0);
 	io_req_complete_defer(req);
 }
 
@@ -792,27 +794,48 @@ static void io_fused_bind(struct io_kiocb *member, struct io_rsrc_node *node,
 	}
 }
 
+/* Does its I/O end up on a block device that a process serves? */
+static bool io_fused_user_served(struct file *file)
+{
+	struct block_device *bdev = file_inode(file)->i_sb->s_bdev;
+
+	if (S_ISBLK(file_inode(file)->i_mode))
+		bdev = file_bdev(file);
+	return bdev && (bdev_limits(bdev)->features & BLK_FEAT_USER_SERVER);
+}
+
 /*
  * A command may wait for something that the lent memory has to be back for: for
- * ever, and what would cancel it waits as well. Its driver knows. The file is
- * looked up as it would be when the member is issued, which leaves it alone.
+ * ever, and what would cancel it waits as well. Its driver knows. So does I/O on
+ * a device that the owner of the command serves. The file is looked up as it
+ * would be when the member is issued, which leaves it alone. A member without one
+ * ends here: a later lookup might find any file.
+ *
+ * Return: 0, or the error that @member fails with.
  */
-static bool io_fused_takes_file(struct io_kiocb *member)
+static int io_fused_check_file(struct io_fused *f, struct io_kiocb *member)
 {
-	if (member->opcode != IORING_OP_URING_CMD)
-		return true;
+	bool cmd = member->opcode == IORING_OP_URING_CMD;
+
+	if (!cmd && !(f->untrusted && io_issue_defs[member->opcode].needs_file))
+		return 0;
 	if (member->flags & REQ_F_FIXED_FILE)
 		member->file = io_file_get_fixed(member, member->cqe.fd, 0);
 	else
 		member->file = io_file_get_normal(member, member->cqe.fd);
-	return !member->file ||
-	       !(member->file->f_op->fop_flags & FOP_URING_NO_MEMBER);
+	if (!member->file)
+		return -EBADF;
+	if (cmd && (member->file->f_op->fop_flags & FOP_URING_NO_MEMBER))
+		return -EOPNOTSUPP;
+	return f->untrusted && io_fused_user_served(member->file) ?
+	       -EOPNOTSUPP : 0;
 }
 
 static void io_fused_submit(struct io_tw_req tw_req, io_tw_token_t tw)
 {
 	struct io_kiocb *member = tw_req.req;
 	struct io_fused *f = member->buf_node->buf->priv;
+	int ret = 0;
 
 	f->members[member->buf_index].started = true;
 	/* with those of its submission, as a request that is deferred */
@@ -821,11 +844,13 @@ static void io_fused_submit(struct io_tw_req tw_req, io_tw_token_t tw)
 		member->flags |= REQ_F_CREDS;
 	}
 	if (f->canceled)
-		io_req_defer_failed(member, -ECANCELED);
-	else if (f->no_zc && io_send_zc_notif(member))
-		io_req_defer_failed(member, -EOPNOTSUPP);
-	else if (!tw.cancel && !io_fused_takes_file(member))
-		io_req_defer_failed(member, -EOPNOTSUPP);
+		ret = -ECANCELED;
+	else if (f->untrusted && io_send_zc_notif(member))
+		ret = -EOPNOTSUPP;
+	else if (!tw.cancel)
+		ret = io_fused_check_file(f, member);
+	if (ret)
+		io_req_defer_failed(member, ret);
 	else
 		io_req_task_submit(tw_req, tw);
 }
@@ -908,22 +933,25 @@ void io_fused_show_fdinfo(struct seq_file *m, struct io_ring_ctx *ctx)
 }
 
 /**
- * io_uring_cmd_lend_no_zc - don't leave lent memory to others
+ * io_uring_cmd_lend_untrusted - don't leave lent memory to others
  * @ioucmd:	command that io_uring_cmd_is_fused()
  *
  * To be called before memory is lent. What a zerocopy send has left with the
  * network can't be cancelled: whoever holds the other socket, or the packet,
- * decides when it is free. That isn't for those whose memory somebody waits for
- * and whose server isn't trusted. Members that are zerocopy sends fail with
- * -EOPNOTSUPP.
+ * decides when it is free. I/O on a block device that a process serves can't be
+ * cancelled either, and if that is the process that has made the command, or
+ * waits for it, neither of the two ever ends once it is killed. That isn't for
+ * those whose memory somebody waits for and whose server isn't trusted. Members
+ * that are zerocopy sends, and those on such a device or on a file system there,
+ * fail with -EOPNOTSUPP.
  *
  * Context: as for io_uring_cmd_lend_bvec().
  */
-void io_uring_cmd_lend_no_zc(struct io_uring_cmd *ioucmd)
+void io_uring_cmd_lend_untrusted(struct io_uring_cmd *ioucmd)
 {
-	ioucmd->fused->no_zc = true;
+	ioucmd->fused->untrusted = true;
 }
-EXPORT_SYMBOL_GPL(io_uring_cmd_lend_no_zc);
+EXPORT_SYMBOL_GPL(io_uring_cmd_lend_untrusted);
 
 /* Start the members, and put the reference to @node */
 static void io_fused_start(struct io_uring_cmd *ioucmd,

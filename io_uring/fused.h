@@ -58,7 +58,7 @@ struct io_fused_member {
  * @len:	length of the lent buffer
  * @dir:	what members may do to it, 1 << ITER_DEST or 1 << ITER_SOURCE
  * @lent:	the driver has lent the buffer
- * @no_zc:	members must not leave the buffer to the network
+ * @untrusted:	members must not leave the buffer to those who may keep it
  * @canceled:	members that aren't started yet are not to be
  * @node:	in ctx->fused_list, from its issue until the buffer isn't lent any
  *		more
@@ -90,7 +90,7 @@ struct io_fused {
 	u64			len;
 	u8			dir;
 	bool			lent;
-	bool			no_zc;
+	bool			untrusted;
 	bool			canceled;
 	struct hlist_node	node;
 	unsigned int		nr;

@@ -315,7 +315,8 @@ static size_t io_memcpy_direct(struct io_memcpy_iters *iters, size_t len)
 
 /*
  * Copy between two addresses of user memory, from pages that are there, as far
- * as these go. Their references last for this copy only.
+ * as these go. Their references last for this copy only, though a fault of the
+ * destination may prolong that, as it may for vmsplice(2).
  */
 static noinline_for_stack size_t
 io_memcpy_pages(struct io_memcpy_iters *iters, size_t len)
@@ -421,15 +422,14 @@ static int io_memcpy_run(struct io_kiocb *req, struct io_memcpy *mc,
 		size_t copied;
 
 		if (__io_wq_cancel_seen(req, issue_flags) ||
-		    (!nofault && fatal_signal_pending(current)))
+		    fatal_signal_pending(current))
 			return -ECANCELED;
 
 		copied = io_memcpy_some(iters, len, nofault);
 		mc->done += copied;
 		if (unlikely(copied != len))
 			return nofault ? -EAGAIN : -EFAULT;
-		if (!nofault)
-			cond_resched();
+		cond_resched();
 	}
 	return 0;
 }

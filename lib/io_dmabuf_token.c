@@ -5,12 +5,18 @@
  * Requests carry a token and an offset. What addresses that is for a device is
  * looked up by its driver when it executes the request, and not before:
  *
- *	token ---> attach, one for each device ---> map, one at a time
+ *	token ---> use, one for each device ---> attach ---> map, one at a time
+ *
+ * An attach has all that it takes to map the dma-buf for a device in one
+ * direction. Tokens share it, however many rings register the dma-buf: addresses
+ * are those of the whole. A token has its window of it, and looks for itself
+ * whether the map is what it asks for, before its requests find it.
  *
  * An exporter may move its memory whenever it wants. It then holds dma_resv, and
- * io_dmabuf_invalidate() takes the map away: it is no longer found, requests
- * that have found it are waited for, and the dma-buf is unmapped. That wait is
- * for the device alone. Requests that come later find no map, fail with
+ * io_dmabuf_invalidate() takes the maps away: they are no longer found, requests
+ * that have found one are waited for, and the dma-buf is unmapped. None of the
+ * devices is given new requests while one of them is waited for. That wait is
+ * for the devices alone. Requests that come later find no map, fail with
  * BLK_STS_STALE and give back what they hold; who submitted them makes a new map
  * with io_dmabuf_token_prepare(), in a context that may wait, and tries again.
  * Nothing that user space does or doesn't do keeps the exporter waiting.
@@ -19,16 +25,24 @@
  *
  *  - The task, ring or file: requests borrow the reference of the registered
  *    buffer, which is dropped after the last of them has completed.
+ *  - One of the tokens that share an attach: it takes its use along, the map stays
+ *    for the others.
  *  - The device: io_dmabuf_device_shutdown() takes its attaches off their
  *    tokens. What is left of a token refers to other devices, or to none.
- *  - The exporter: the token has a reference to the dma-buf. If the memory is
+ *  - The exporter: token and attach have references to the dma-buf. If the memory is
  *    gone, for good or for now, then to map it fails, and so do requests.
  *
  * Fences: only DMA_RESV_USAGE_KERNEL is waited for, when a map is made, that is
  * until the memory is where the map says. Synchronisation with others that use
- * the memory is up to user space. Nothing is waited for under dma_resv or
- * token->lock: the map is attach->next meanwhile, where io_dmabuf_invalidate()
- * finds it. Each of those who wait has a time limit of its own.
+ * the memory is up to user space. Nothing is waited for under dma_resv: the map
+ * is attach->next meanwhile, where io_dmabuf_invalidate() finds it. Each of those
+ * who wait has a time limit of its own. Nor are large tables allocated under it,
+ * see struct io_dmabuf_spare.
+ *
+ * Locks: dma_resv is the only one that is held for longer, and guards the lists
+ * and maps of all tokens of the dma-buf. What somebody waits for who has it, the
+ * exporter or the device, isn't up to other tokens. The lock of the device is
+ * innermost, and guards which attaches it has.
  *
  * Copyright (C) 2026 The uring-offload authors
  */
@@ -45,12 +59,13 @@
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/swiotlb.h>
+#include <linux/timekeeping.h>
 
 /* How long the memory may take to arrive, and how often to look whether to stop */
 #define IO_DMABUF_WAIT		(10 * HZ)
 #define IO_DMABUF_WAIT_SLICE	(HZ / 10L)
-/* How long a device that can't have the memory isn't tried again for. */
-#define IO_DMABUF_ERROR		HZ
+/* How many seconds a device that can't have the memory isn't tried again for */
+#define IO_DMABUF_ERROR		1
 
 static const void *io_dmabuf_target(struct file *file)
 {
@@ -63,8 +78,11 @@ static const void *io_dmabuf_target(struct file *file)
 
 static void io_dmabuf_error_set(struct io_dmabuf_error *error, int err)
 {
+	/* the second that it is now has begun before */
+	if (err)
+		WRITE_ONCE(error->end,
+			   ktime_get_seconds() + 1 + IO_DMABUF_ERROR);
 	WRITE_ONCE(error->err, err);
-	WRITE_ONCE(error->end, jiffies + IO_DMABUF_ERROR);
 }
 
 /* Returns 0 if there is none, or if it is time to try again. */
@@ -72,7 +90,8 @@ static int io_dmabuf_error_get(const struct io_dmabuf_error *error)
 {
 	int err = READ_ONCE(error->err);
 
-	return err && time_before(jiffies, READ_ONCE(error->end)) ? err : 0;
+	return err && (unsigned long)ktime_get_seconds() < READ_ONCE(error->end) ?
+	       err : 0;
 }
 
 /* About the attempt, and not about the device. */
@@ -88,54 +107,93 @@ static bool io_dmabuf_transient(int err)
 static void io_dmabuf_map_free(struct io_dmabuf_map *map)
 {
 	struct io_dmabuf_attach *attach = map->attach;
-	struct io_dmabuf_token *token = attach->token;
 
-	dma_resv_assert_held(token->dmabuf->resv);
+	dma_resv_assert_held(attach->dmabuf->resv);
 
 	if (map->vmap) {
-		dma_buf_vunmap(token->dmabuf, map->vmap);
+		dma_buf_vunmap(attach->dmabuf, map->vmap);
 		kfree(map->vmap);
 	}
-	dma_buf_unmap_attachment(attach->dba, map->sgt, token->dir);
+	dma_buf_unmap_attachment(attach->dba, map->sgt, attach->dir);
+	/* the next one doesn't have to ask for memory, unless there are more */
+	if (map->max_segs > attach->max_segs) {
+		swap(map->segs, attach->segs);
+		attach->max_segs = map->max_segs;
+	}
 	kvfree(map->segs);
 	kfree(map);
 }
 
-static void io_dmabuf_unmap(struct io_dmabuf_attach *attach, bool quiesce)
+static struct io_dmabuf_map *io_dmabuf_use_map(struct io_dmabuf_use *use)
 {
-	struct dma_resv *resv = attach->token->dmabuf->resv;
-	struct io_dmabuf_device *ddev = attach->ddev;
-	struct io_dmabuf_map *map;
+	struct dma_resv *resv = use->attach->dmabuf->resv;
 
+	return rcu_dereference_protected(use->map, dma_resv_held(resv));
+}
+
+/* No request finds the map any more. Those that have are still to be waited for. */
+static void io_dmabuf_unpublish(struct io_dmabuf_attach *attach)
+{
+	struct io_dmabuf_use *use;
+
+	dma_resv_assert_held(attach->dmabuf->resv);
+
+	list_for_each_entry(use, &attach->uses, attach_node) {
+		if (attach->next || io_dmabuf_use_map(use))
+			use->moves++;
+		RCU_INIT_POINTER(use->map, NULL);
+		/* to where it can have it, maybe */
+		io_dmabuf_error_set(&use->error, 0);
+		/* as many as anybody has registered */
+		cond_resched();
+	}
 	if (attach->next) {
 		io_dmabuf_map_free(attach->next);
 		attach->next = NULL;
 	}
-	map = rcu_dereference_protected(attach->map, dma_resv_held(resv));
+	if (attach->map) {
+		attach->old = attach->map;
+		attach->old->gp = get_state_synchronize_rcu();
+		attach->map = NULL;
+	}
+	attach->p2p = false;
+}
+
+static void io_dmabuf_unmap(struct io_dmabuf_attach *attach, bool quiesce)
+{
+	struct io_dmabuf_device *ddev = attach->ddev;
+	struct io_dmabuf_map *map;
+
+	io_dmabuf_unpublish(attach);
+	map = attach->old;
 	if (!map)
 		return;
-
-	RCU_INIT_POINTER(attach->map, NULL);
-	attach->p2p = false;
 	if (quiesce)
 		ddev->ops->quiesce(ddev, map);
 	if (ddev->ops->map_exit)
 		ddev->ops->map_exit(ddev, map);
 	io_dmabuf_map_free(map);
+	attach->old = NULL;
 }
 
 static void io_dmabuf_invalidate(struct dma_buf_attachment *dba)
 {
-	struct io_dmabuf_attach *attach = dba->importer_priv;
+	struct io_dmabuf_attach *attach;
+	struct dma_buf_attachment *other;
 
 	dma_resv_assert_held(dba->dmabuf->resv);
 
-	/* to where it can have it, maybe */
-	io_dmabuf_error_set(&attach->error, 0);
-	if (attach->next || rcu_access_pointer(attach->map)) {
-		attach->moves++;
-		io_dmabuf_unmap(attach, true);
+	/*
+	 * It is the turn of the others when this returns. What they have to wait
+	 * for is over then, if it starts to end now.
+	 */
+	list_for_each_entry(other, &dba->dmabuf->attachments, node) {
+		attach = other->importer_priv;
+		if (other->importer_ops == dba->importer_ops &&
+		    (attach->map || attach->next))
+			io_dmabuf_unpublish(attach);
 	}
+	io_dmabuf_unmap(dba->importer_priv, true);
 }
 
 static const struct dma_buf_attach_ops io_dmabuf_importer_ops = {
@@ -227,12 +285,12 @@ static u8 io_dmabuf_seg_shift(const struct io_dmabuf_seg *segs, unsigned int nr)
  * nothing of a BAR, and maintenance by its address is an oops on some machines.
  */
 static int io_dmabuf_map_place(struct io_dmabuf_attach *attach,
-			       struct io_dmabuf_map *map)
+			       struct io_dmabuf_map *map, bool need_p2p)
 {
 	bool host, device;
 
 	dma_buf_sgt_places(map->sgt, &host, &device);
-	if (host && attach->token->need_p2p)
+	if (host && need_p2p)
 		return -EREMOTEIO;
 	attach->p2p = !host;
 	map->need_sync = host && io_dmabuf_sgt_need_sync(map->sgt,
@@ -240,10 +298,86 @@ static int io_dmabuf_map_place(struct io_dmabuf_attach *attach,
 	return map->need_sync && device ? -EOPNOTSUPP : 0;
 }
 
-static int io_dmabuf_map_segs(struct io_dmabuf_attach *attach,
-			      struct io_dmabuf_map *map)
+/*
+ * Memory for tables, allocated without locks: these may be large, and what it
+ * takes to get it should keep nobody from moving the dma-buf. Whoever finds too
+ * little of it says what is needed, and comes again.
+ */
+struct io_dmabuf_spare {
+	struct io_dmabuf_seg		*segs;
+	unsigned int			max_segs;
+	unsigned int			need_segs;
+	struct io_dmabuf_pages		pages;
+	size_t				page_size;
+};
+
+/* a memcg that has no more is no reason to kill anybody, or to complain */
+#define IO_DMABUF_GFP	(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
+
+static bool io_dmabuf_spare_needed(const struct io_dmabuf_spare *spare)
 {
-	struct dma_buf *dmabuf = attach->token->dmabuf;
+	return spare->need_segs || spare->pages.need;
+}
+
+static void io_dmabuf_spare_free(struct io_dmabuf_spare *spare)
+{
+	kvfree(spare->segs);
+	while (spare->pages.nr)
+		kfree(io_dmabuf_pages_take(&spare->pages));
+}
+
+static int io_dmabuf_spare_alloc(struct io_dmabuf_spare *spare)
+{
+	if (spare->need_segs) {
+		/* moved to more pieces each time: it doesn't take long to catch up */
+		unsigned int nr = max(spare->need_segs, 2 * spare->max_segs);
+
+		kvfree(spare->segs);
+		spare->max_segs = 0;
+		spare->segs = kvmalloc_objs(*spare->segs, (size_t)nr + 1,
+					    IO_DMABUF_GFP);
+		if (!spare->segs)
+			return -ENOMEM;
+		spare->max_segs = nr;
+		spare->need_segs = 0;
+	}
+	while (spare->pages.nr < spare->pages.need) {
+		void **page = kzalloc(spare->page_size, IO_DMABUF_GFP);
+
+		if (!page)
+			return -ENOMEM;
+		*page = spare->pages.head;
+		spare->pages.head = page;
+		spare->pages.nr++;
+		cond_resched();
+	}
+	spare->pages.need = 0;
+	return 0;
+}
+
+/* Take the larger one of the two tables that there are, if it is large enough */
+static int io_dmabuf_map_take_segs(struct io_dmabuf_attach *attach,
+				   struct io_dmabuf_map *map, unsigned int nr,
+				   struct io_dmabuf_spare *spare)
+{
+	if (attach->max_segs < nr && spare->max_segs >= nr) {
+		swap(attach->segs, spare->segs);
+		swap(attach->max_segs, spare->max_segs);
+	}
+	if (attach->max_segs < nr) {
+		spare->need_segs = nr;
+		return -ENOBUFS;
+	}
+	swap(map->segs, attach->segs);
+	swap(map->max_segs, attach->max_segs);
+	return 0;
+}
+
+static int io_dmabuf_map_segs(struct io_dmabuf_attach *attach,
+			      struct io_dmabuf_map *map, bool need_p2p,
+			      struct io_dmabuf_spare *spare)
+{
+	struct dma_buf *dmabuf = attach->dmabuf;
 	unsigned int nr;
 	int ret;
 
@@ -252,15 +386,14 @@ static int io_dmabuf_map_segs(struct io_dmabuf_attach *attach,
 				    dmabuf->exp_name);
 		return -EINVAL;
 	}
-	ret = io_dmabuf_map_place(attach, map);
+	ret = io_dmabuf_map_place(attach, map, need_p2p);
 	if (ret)
 		return ret;
 
 	nr = io_dmabuf_walk_segs(map, NULL);
-	map->segs = kvmalloc_objs(*map->segs, (size_t)nr + 1,
-				  GFP_KERNEL_ACCOUNT);
-	if (!map->segs)
-		return -ENOMEM;
+	ret = io_dmabuf_map_take_segs(attach, map, nr, spare);
+	if (ret)
+		return ret;
 	map->nr_segs = io_dmabuf_walk_segs(map, map->segs);
 	/* nothing is there, but it must not look contiguous */
 	map->segs[nr].addr = 0;
@@ -271,7 +404,7 @@ static int io_dmabuf_map_segs(struct io_dmabuf_attach *attach,
 static int io_dmabuf_map_vmap(struct io_dmabuf_attach *attach,
 			      struct io_dmabuf_map *map)
 {
-	struct dma_buf *dmabuf = attach->token->dmabuf;
+	struct dma_buf *dmabuf = attach->dmabuf;
 	struct iosys_map *vmap;
 	int ret;
 
@@ -290,33 +423,42 @@ static int io_dmabuf_map_vmap(struct io_dmabuf_attach *attach,
 /* The first step: the exporter says where the memory will be. */
 static int io_dmabuf_map_new(struct io_dmabuf_attach *attach)
 {
-	struct io_dmabuf_token *token = attach->token;
 	struct io_dmabuf_map *map;
 	int ret;
 
+	/* an exporter that has told some of its importers only */
+	if (WARN_ON_ONCE(attach->old))
+		io_dmabuf_unmap(attach, true);
 	map = kzalloc(attach->ddev->ops->map_size, GFP_KERNEL_ACCOUNT);
 	if (!map)
 		return -ENOMEM;
 	map->attach = attach;
-	map->sgt = dma_buf_map_attachment(attach->dba, token->dir);
+	map->sgt = dma_buf_map_attachment(attach->dba, attach->dir);
 	if (IS_ERR(map->sgt)) {
 		ret = PTR_ERR(map->sgt);
 		kfree(map);
 		return ret;
 	}
 	attach->next = map;
+	attach->maps++;
 	return 0;
 }
 
-/* The second one: the memory is there. */
-static int io_dmabuf_map_publish(struct io_dmabuf_attach *attach)
+/*
+ * The second one: the memory is there. Tokens for whom it is the wrong memory
+ * don't have tables made for it. The map stays where it is if @spare is too small.
+ */
+static int io_dmabuf_map_ready(struct io_dmabuf_attach *attach, bool need_p2p,
+			       struct io_dmabuf_spare *spare)
 {
 	struct io_dmabuf_device *ddev = attach->ddev;
 	struct io_dmabuf_map *map = attach->next;
 	int ret;
 
+	ret = io_dmabuf_map_segs(attach, map, need_p2p, spare);
+	if (spare->need_segs)
+		return ret;
 	attach->next = NULL;
-	ret = io_dmabuf_map_segs(attach, map);
 	if (!ret && ddev->ops->vmap)
 		ret = io_dmabuf_map_vmap(attach, map);
 	if (!ret && ddev->ops->map_init)
@@ -326,29 +468,60 @@ static int io_dmabuf_map_publish(struct io_dmabuf_attach *attach)
 		io_dmabuf_map_free(map);
 		return ret;
 	}
-	/* pairs with rcu_dereference() in io_dmabuf_map_get() */
-	rcu_assign_pointer(attach->map, map);
+	attach->map = map;
 	return 0;
 }
 
-/* Map what can be mapped for now: the number of new maps, or an error. */
+/* The third one: requests of the token find it. */
+static int io_dmabuf_publish(struct io_dmabuf_use *use,
+			     struct io_dmabuf_spare *spare)
+{
+	struct io_dmabuf_token *token = use->token;
+	struct io_dmabuf_attach *attach = use->attach;
+	struct io_dmabuf_device *ddev = attach->ddev;
+	int ret = 0;
+
+	if (attach->next)
+		ret = io_dmabuf_map_ready(attach, token->need_p2p, spare);
+	if (ret)
+		return ret;
+	if (token->need_p2p && !attach->p2p)
+		return -EREMOTEIO;
+	if (ddev->ops->map_window) {
+		spare->page_size = ddev->ops->page_size;
+		ret = ddev->ops->map_window(ddev, attach->map, token->off,
+					    token->len, &spare->pages);
+	}
+	if (ret)
+		return ret;
+	/* pairs with rcu_dereference() in io_dmabuf_map_get() */
+	rcu_assign_pointer(use->map, attach->map);
+	return 0;
+}
+
+/* Map what can be mapped for now: how many have to wait for it, or an error. */
 static int io_dmabuf_map_new_all(struct io_dmabuf_token *token, int *err)
 {
-	struct io_dmabuf_attach *attach;
+	struct io_dmabuf_use *use;
 	int ret, nr = 0;
 
-	list_for_each_entry(attach, &token->attaches, node) {
-		if (rcu_access_pointer(attach->map))
+	list_for_each_entry(use, &token->uses, node) {
+		struct io_dmabuf_attach *attach = use->attach;
+
+		if (attach->map)
 			continue;
 		if (!attach->next) {
 			ret = io_dmabuf_map_new(attach);
 			if (io_dmabuf_transient(ret))
 				return ret;
 			if (ret) {
-				io_dmabuf_error_set(&attach->error, ret);
+				io_dmabuf_error_set(&use->error, ret);
 				*err = *err ?: ret;
 				continue;
 			}
+		}
+		if (use->seen != attach->maps) {
+			use->seen = attach->maps;
 			token->since = jiffies;
 		}
 		nr++;
@@ -361,16 +534,17 @@ static int io_dmabuf_map_new_all(struct io_dmabuf_token *token, int *err)
  * stay meanwhile, unless it moves again.
  *
  * A device for which it can't be mapped keeps its error, and the others go on.
- * It is an error for all if there are none, or if the token is a new one.
+ * It is an error for all if there are none, or if the token is a new one. Or if
+ * @spare is too small: then it says so.
  */
-static int io_dmabuf_map_all(struct io_dmabuf_token *token, bool *there)
+static int io_dmabuf_map_all(struct io_dmabuf_token *token,
+			     struct io_dmabuf_spare *spare, bool *there)
 {
 	struct dma_resv *resv = token->dmabuf->resv;
-	struct io_dmabuf_attach *attach;
+	struct io_dmabuf_use *use;
 	bool mapped = false;
 	int ret, err = 0;
 
-	lockdep_assert_held(&token->lock);
 	dma_resv_assert_held(resv);
 
 	ret = io_dmabuf_map_new_all(token, &err);
@@ -381,17 +555,19 @@ static int io_dmabuf_map_all(struct io_dmabuf_token *token, bool *there)
 	if (!*there)
 		return token->live ? 0 : err;
 
-	list_for_each_entry(attach, &token->attaches, node) {
-		if (attach->next) {
-			ret = io_dmabuf_map_publish(attach);
-			if (io_dmabuf_transient(ret))
+	list_for_each_entry(use, &token->uses, node) {
+		if (!io_dmabuf_use_map(use) &&
+		    (use->attach->map || use->attach->next)) {
+			ret = io_dmabuf_publish(use, spare);
+			if (io_dmabuf_transient(ret) ||
+			    io_dmabuf_spare_needed(spare))
 				return ret;
 			if (ret) {
-				io_dmabuf_error_set(&attach->error, ret);
+				io_dmabuf_error_set(&use->error, ret);
 				err = err ?: ret;
 			}
 		}
-		if (rcu_access_pointer(attach->map))
+		if (io_dmabuf_use_map(use))
 			mapped = true;
 	}
 	if (mapped && token->live)
@@ -442,19 +618,23 @@ EXPORT_SYMBOL_GPL(io_dmabuf_wait_start);
 
 /*
  * Attach the device that was missing. If it can't be, then that is the error of
- * those requests that need it.
+ * those requests that need it. If all that there were are gone, then others may
+ * have come, and no request gets far enough to miss them.
  */
 static int io_dmabuf_token_complete(struct io_dmabuf_token *token)
 {
 	struct file *file = token->file;
 	int ret;
 
-	if (!READ_ONCE(token->incomplete) || io_dmabuf_error_get(&token->error))
-		return 0;
-	if (!xchg(&token->incomplete, 0))
-		return 0;
+	if (!list_empty(&token->uses)) {
+		if (!READ_ONCE(token->incomplete) ||
+		    io_dmabuf_error_get(&token->error))
+			return 0;
+		if (!xchg(&token->incomplete, 0))
+			return 0;
+	}
 	ret = file->f_op->create_dmabuf_token(file, token);
-	if (!ret || io_dmabuf_transient(ret) || list_empty(&token->attaches))
+	if (!ret || io_dmabuf_transient(ret) || list_empty(&token->uses))
 		return ret;
 	io_dmabuf_error_set(&token->error, ret);
 	return 0;
@@ -477,44 +657,47 @@ static int io_dmabuf_token_complete(struct io_dmabuf_token *token)
  * anybody: that ends with -ETIMEDOUT.
  *
  * Context: process, may sleep: for the exporter, and until the memory has
- * arrived or @wait is over. Takes token->lock, and may allocate memory. A fatal
- * signal interrupts it, but not while somebody else has dma_resv. Returns with
- * dma_resv held if it returns 0.
+ * arrived or @wait is over. May allocate memory. A fatal signal interrupts it, but
+ * not while somebody else has dma_resv. Returns with dma_resv held if it returns
+ * 0.
  *
  * Return: 0; or what io_dmabuf_token_prepare() returns.
  */
 int io_dmabuf_token_hold(struct io_dmabuf_token *token,
 			 struct io_dmabuf_wait *wait)
 {
+	struct io_dmabuf_spare spare = {};
 	unsigned long since;
 	bool there = false;
 	int ret;
 
 	ret = io_dmabuf_token_complete(token);
-	if (ret)
-		return ret;
-
-	for (;;) {
-		if (wait->canceled && wait->canceled(wait))
-			return -ECANCELED;
-		ret = mutex_lock_killable(&token->lock);
-		if (ret)
-			return ret;
+	while (!ret) {
+		if (wait->canceled && wait->canceled(wait)) {
+			ret = -ECANCELED;
+			break;
+		}
 		dma_resv_lock(token->dmabuf->resv, NULL);
-		ret = io_dmabuf_map_all(token, &there);
+		/* there may be many of a task that is killed, one after the other */
+		ret = fatal_signal_pending(current) ? -EINTR :
+		      io_dmabuf_map_all(token, &spare, &there);
 		since = token->since;
-		if (ret || !there)
-			dma_resv_unlock(token->dmabuf->resv);
-		mutex_unlock(&token->lock);
-		if (ret || there)
-			return ret;
+		if (!ret && there) {
+			WRITE_ONCE(token->holder, current);
+			break;
+		}
+		dma_resv_unlock(token->dmabuf->resv);
 
-		if (!wait->end)
-			wait->end = (since + IO_DMABUF_WAIT) ?: 1;
-		ret = io_dmabuf_wait_memory(token, wait);
-		if (ret)
-			return ret;
+		if (io_dmabuf_spare_needed(&spare)) {
+			ret = io_dmabuf_spare_alloc(&spare);
+		} else if (!ret) {
+			if (!wait->end)
+				wait->end = (since + IO_DMABUF_WAIT) ?: 1;
+			ret = io_dmabuf_wait_memory(token, wait);
+		}
 	}
+	io_dmabuf_spare_free(&spare);
+	return ret;
 }
 EXPORT_SYMBOL_GPL(io_dmabuf_token_hold);
 
@@ -526,6 +709,7 @@ EXPORT_SYMBOL_GPL(io_dmabuf_token_hold);
  */
 void io_dmabuf_token_release(struct io_dmabuf_token *token)
 {
+	WRITE_ONCE(token->holder, NULL);
 	dma_resv_unlock(token->dmabuf->resv);
 }
 EXPORT_SYMBOL_GPL(io_dmabuf_token_release);
@@ -543,8 +727,8 @@ EXPORT_SYMBOL_GPL(io_dmabuf_token_release);
  * that get to one of the others fail with what io_dmabuf_map_status() says.
  *
  * Context: process, may sleep: for the exporter, and until the memory has
- * arrived or @wait is over, without locks. Takes token->lock and dma_resv, and
- * may allocate memory. A fatal signal interrupts it.
+ * arrived or @wait is over, without locks. Takes dma_resv, and may allocate
+ * memory. A fatal signal interrupts it, but not while somebody else has dma_resv.
  *
  * Return: 0; -EINTR; -ECANCELED if @wait was canceled; -ENOMEM; -ENODEV if no
  * device is left that could do I/O; -ETIMEDOUT if the memory doesn't arrive;
@@ -578,7 +762,7 @@ EXPORT_SYMBOL_GPL(io_dmabuf_token_prepare);
  */
 bool io_dmabuf_token_ready(struct io_dmabuf_token *token)
 {
-	struct io_dmabuf_attach *attach;
+	struct io_dmabuf_use *use;
 	bool ready = false;
 
 	if (unlikely(READ_ONCE(token->incomplete)) &&
@@ -586,10 +770,10 @@ bool io_dmabuf_token_ready(struct io_dmabuf_token *token)
 		return false;
 
 	guard(rcu)();
-	list_for_each_entry_rcu(attach, &token->attaches, node) {
-		if (likely(rcu_access_pointer(attach->map)))
+	list_for_each_entry_rcu(use, &token->uses, node) {
+		if (likely(rcu_access_pointer(use->map)))
 			ready = true;
-		else if (!io_dmabuf_error_get(&attach->error))
+		else if (!io_dmabuf_error_get(&use->error))
 			return false;
 	}
 	return ready;
@@ -602,8 +786,8 @@ EXPORT_SYMBOL_GPL(io_dmabuf_token_ready);
  * @ddev:	device for which io_dmabuf_map_get() has returned NULL
  *
  * A drive may have several devices, of which some can't have the memory. What
- * can't be mapped isn't asked for again for a second, so that a request which
- * comes back to such a device after io_dmabuf_token_prepare() ends.
+ * can't be mapped isn't asked for again for a second or two, so that a request
+ * which comes back to such a device after io_dmabuf_token_prepare() ends.
  *
  * Context: any.
  *
@@ -613,16 +797,16 @@ blk_status_t io_dmabuf_map_status(struct io_dmabuf_token *token,
 				  struct io_dmabuf_device *ddev)
 {
 	const struct io_dmabuf_error *error = &token->error;
-	struct io_dmabuf_attach *attach;
+	struct io_dmabuf_use *use;
 	bool others = false;
 	blk_status_t sts;
 	int err;
 
 	guard(rcu)();
-	list_for_each_entry_rcu(attach, &token->attaches, node) {
-		if (attach->ddev == ddev)
-			error = &attach->error;
-		else if (rcu_access_pointer(attach->map))
+	list_for_each_entry_rcu(use, &token->uses, node) {
+		if (use->ddev == ddev)
+			error = &use->error;
+		else if (rcu_access_pointer(use->map))
 			others = true;
 	}
 	err = io_dmabuf_error_get(error);
@@ -656,22 +840,22 @@ bool io_dmabuf_token_match(const struct io_dmabuf_token *token,
 }
 EXPORT_SYMBOL_GPL(io_dmabuf_token_match);
 
-/*
- * Under token->lock, or without anybody else. Without requests as well if
- * @quiesce is false.
- */
-static void io_dmabuf_attach_del(struct io_dmabuf_attach *attach, bool quiesce)
+/* Not under dma_resv. With the last reference, nobody is left to have requests. */
+static void io_dmabuf_attach_put(struct io_dmabuf_attach *attach)
 {
-	struct io_dmabuf_token *token = attach->token;
 	struct io_dmabuf_device *ddev = attach->ddev;
+	struct dma_buf *dmabuf = attach->dmabuf;
 
-	list_del_rcu(&attach->node);
-	token->nr_attaches--;
+	if (!refcount_dec_and_test(&attach->refs))
+		return;
 
-	dma_resv_lock(token->dmabuf->resv, NULL);
-	io_dmabuf_unmap(attach, quiesce);
-	dma_resv_unlock(token->dmabuf->resv);
-	dma_buf_detach(token->dmabuf, attach->dba);
+	dma_resv_lock(dmabuf->resv, NULL);
+	io_dmabuf_unmap(attach, false);
+	dma_resv_unlock(dmabuf->resv);
+	if (ddev->ops->attach_exit)
+		ddev->ops->attach_exit(ddev, attach);
+	dma_buf_detach(dmabuf, attach->dba);
+	kvfree(attach->segs);
 
 	/* the last that is done with @ddev; io_dmabuf_device_shutdown() waits */
 	spin_lock(&ddev->lock);
@@ -679,21 +863,67 @@ static void io_dmabuf_attach_del(struct io_dmabuf_attach *attach, bool quiesce)
 	wake_up_all(&ddev->wait);
 	spin_unlock(&ddev->lock);
 
-	kfree_rcu(attach, rcu);
+	dma_buf_put(dmabuf);
+	kfree(attach);
 }
 
-static int io_dmabuf_attach_dev(struct io_dmabuf_attach *attach)
+/* The reference to use->attach is the caller's from then on. */
+static struct io_dmabuf_attach *io_dmabuf_use_del(struct io_dmabuf_use *use)
+{
+	struct io_dmabuf_attach *attach = use->attach;
+
+	dma_resv_assert_held(attach->dmabuf->resv);
+
+	list_del_rcu(&use->node);
+	use->token->nr_uses--;
+	list_del(&use->attach_node);
+	kfree_rcu(use, rcu);
+	return attach;
+}
+
+/*
+ * The attach that there is, with a reference, or NULL. What has no more
+ * references is about to go, what isn't ready may never be.
+ *
+ * Whether it may be peer to peer, the exporter has decided by the state that the
+ * devices were in. One that may not is no reason to refuse others that.
+ */
+static struct io_dmabuf_attach *
+io_dmabuf_attach_find(const struct io_dmabuf_token *token,
+		      struct io_dmabuf_device *ddev)
+{
+	struct io_dmabuf_attach *attach;
+	struct dma_buf_attachment *dba;
+
+	dma_resv_assert_held(token->dmabuf->resv);
+
+	/* not ddev->attaches: these are as many as there are dma-bufs */
+	list_for_each_entry(dba, &token->dmabuf->attachments, node) {
+		if (dba->importer_ops != &io_dmabuf_importer_ops)
+			continue;
+		attach = dba->importer_priv;
+		if (attach->ready && attach->ddev == ddev &&
+		    attach->dir == token->dir &&
+		    (dba->peer2peer || !token->need_p2p) &&
+		    refcount_inc_not_zero(&attach->refs))
+			return attach;
+	}
+	return NULL;
+}
+
+/* From now on others find it, and io_dmabuf_device_shutdown() as well. */
+static int io_dmabuf_attach_list(struct io_dmabuf_attach *attach)
 {
 	struct io_dmabuf_device *ddev = attach->ddev;
-	int ret = -ENODEV;
 
-	spin_lock(&ddev->lock);
-	if (!ddev->dead) {
-		list_add_tail(&attach->dev_node, &ddev->attaches);
-		ret = 0;
-	}
-	spin_unlock(&ddev->lock);
-	return ret;
+	dma_resv_assert_held(attach->dmabuf->resv);
+
+	guard(spinlock)(&ddev->lock);
+	if (ddev->dead)
+		return -ENODEV;
+	list_add_tail(&attach->dev_node, &ddev->attaches);
+	attach->ready = true;
+	return 0;
 }
 
 /*
@@ -707,43 +937,137 @@ static bool io_dmabuf_may_bounce(struct device *dev)
 }
 
 static struct io_dmabuf_attach *
-io_dmabuf_attach_new(struct io_dmabuf_token *token,
+io_dmabuf_attach_new(const struct io_dmabuf_token *token,
 		     struct io_dmabuf_device *ddev)
 {
 	struct io_dmabuf_attach *attach;
 	int ret;
 
-	/* no exporter has to find out why a CPU can't do DMA to a BAR */
-	if (ddev->ops->vmap && !token->dmabuf->ops->vmap)
-		return ERR_PTR(-EOPNOTSUPP);
-	if (io_dmabuf_may_bounce(ddev->dev))
-		return ERR_PTR(-EOPNOTSUPP);
-
 	attach = kzalloc_obj(*attach, GFP_KERNEL_ACCOUNT);
 	if (!attach)
 		return ERR_PTR(-ENOMEM);
-	attach->token = token;
+	refcount_set(&attach->refs, 1);
+	INIT_LIST_HEAD(&attach->uses);
+	attach->dmabuf = token->dmabuf;
 	attach->ddev = ddev;
+	attach->dir = token->dir;
 	attach->dba = dma_buf_dynamic_attach(token->dmabuf, ddev->dev,
 					     &io_dmabuf_importer_ops, attach);
 	if (IS_ERR(attach->dba)) {
 		ret = PTR_ERR(attach->dba);
 		goto free;
 	}
-	/* the exporter clears it if the device can't reach the memory in place */
-	ret = -EREMOTEIO;
-	if (token->need_p2p && !attach->dba->peer2peer)
-		goto detach;
-	ret = io_dmabuf_attach_dev(attach);
-	if (ret)
-		goto detach;
+	if (ddev->ops->attach_init) {
+		ret = ddev->ops->attach_init(ddev, attach);
+		if (ret)
+			goto detach;
+	}
+	get_dma_buf(attach->dmabuf);
 	return attach;
 
 detach:
-	dma_buf_detach(token->dmabuf, attach->dba);
+	dma_buf_detach(attach->dmabuf, attach->dba);
 free:
 	kfree(attach);
 	return ERR_PTR(ret);
+}
+
+/*
+ * Find the attach of a device or make one, and return it with a reference. The
+ * exporter may take its time, so there is no lock: who comes second has made it
+ * for nothing.
+ */
+static struct io_dmabuf_attach *
+io_dmabuf_attach_get(const struct io_dmabuf_token *token,
+		     struct io_dmabuf_device *ddev)
+{
+	struct dma_resv *resv = token->dmabuf->resv;
+	struct io_dmabuf_attach *attach, *new;
+	int ret = 0;
+
+	dma_resv_lock(resv, NULL);
+	attach = io_dmabuf_attach_find(token, ddev);
+	dma_resv_unlock(resv);
+	if (attach)
+		return attach;
+
+	new = io_dmabuf_attach_new(token, ddev);
+	if (IS_ERR(new))
+		return new;
+	dma_resv_lock(resv, NULL);
+	attach = io_dmabuf_attach_find(token, ddev);
+	if (!attach)
+		ret = io_dmabuf_attach_list(new);
+	dma_resv_unlock(resv);
+	if (!attach && !ret)
+		return new;
+
+	if (ddev->ops->attach_exit)
+		ddev->ops->attach_exit(ddev, new);
+	dma_buf_detach(new->dmabuf, new->dba);
+	dma_buf_put(new->dmabuf);
+	kfree(new);
+	return attach ?: ERR_PTR(ret);
+}
+
+/* Returns 0 with use->attach NULL if somebody else was faster. */
+static int io_dmabuf_use_add(struct io_dmabuf_token *token,
+			     struct io_dmabuf_use *use)
+{
+	struct io_dmabuf_attach *attach = use->attach;
+	struct io_dmabuf_use *other;
+
+	dma_resv_assert_held(token->dmabuf->resv);
+
+	list_for_each_entry(other, &token->uses, node) {
+		if (other->ddev == use->ddev) {
+			use->attach = NULL;
+			return 0;
+		}
+	}
+	/* io_dmabuf_device_shutdown() takes dma_resv after it has set it */
+	if (READ_ONCE(attach->dead))
+		return -ENODEV;
+	if (token->nr_uses == IO_DMABUF_MAX_ATTACHES)
+		return -EMFILE;
+	list_add_tail(&use->attach_node, &attach->uses);
+	list_add_tail_rcu(&use->node, &token->uses);
+	token->nr_uses++;
+	return 0;
+}
+
+static int io_dmabuf_use_new(struct io_dmabuf_token *token,
+			     struct io_dmabuf_device *ddev)
+{
+	struct io_dmabuf_attach *attach;
+	struct io_dmabuf_use *use;
+	int ret;
+
+	use = kzalloc_obj(*use, GFP_KERNEL_ACCOUNT);
+	if (!use)
+		return -ENOMEM;
+	attach = io_dmabuf_attach_get(token, ddev);
+	if (IS_ERR(attach)) {
+		kfree(use);
+		return PTR_ERR(attach);
+	}
+	use->token = token;
+	use->ddev = ddev;
+	use->attach = attach;
+
+	/* the exporter clears it if the device can't reach the memory in place */
+	ret = -EREMOTEIO;
+	if (token->need_p2p && !attach->dba->peer2peer)
+		goto put;
+	dma_resv_lock(token->dmabuf->resv, NULL);
+	ret = io_dmabuf_use_add(token, use);
+	dma_resv_unlock(token->dmabuf->resv);
+	if (!ret && use->attach)
+		return 0;
+put:
+	io_dmabuf_attach_put(attach);
+	kfree(use);
+	return ret;
 }
 
 /**
@@ -754,8 +1078,11 @@ free:
  * Does nothing if the device is attached: the operation is called again if a
  * request came to one that wasn't.
  *
- * Context: process, may sleep. Takes token->lock and dma_resv. The driver keeps
- * @ddev alive during the call.
+ * Tokens of the same dma-buf and the same direction share what is attached and
+ * mapped.
+ *
+ * Context: process, may sleep. Takes dma_resv. The driver keeps @ddev alive during
+ * the call.
  *
  * Return: 0; -ENOMEM; -ENODEV if @ddev is shut down; -EMFILE if the token has
  * IO_DMABUF_MAX_ATTACHES already; -EOPNOTSUPP if the driver needs the CPU's
@@ -766,25 +1093,19 @@ free:
 int io_dmabuf_attach_add(struct io_dmabuf_token *token,
 			 struct io_dmabuf_device *ddev)
 {
-	struct io_dmabuf_attach *attach;
-	int ret = 0;
+	struct io_dmabuf_use *use;
 
-	mutex_lock(&token->lock);
-	list_for_each_entry(attach, &token->attaches, node)
-		if (attach->ddev == ddev)
-			goto unlock;
-	ret = -EMFILE;
-	if (token->nr_attaches == IO_DMABUF_MAX_ATTACHES)
-		goto unlock;
-	attach = io_dmabuf_attach_new(token, ddev);
-	ret = PTR_ERR_OR_ZERO(attach);
-	if (ret)
-		goto unlock;
-	list_add_tail_rcu(&attach->node, &token->attaches);
-	token->nr_attaches++;
-unlock:
-	mutex_unlock(&token->lock);
-	return ret;
+	scoped_guard(rcu) {
+		list_for_each_entry_rcu(use, &token->uses, node)
+			if (use->ddev == ddev)
+				return 0;
+	}
+	/* no exporter has to find out why a CPU can't do DMA to a BAR */
+	if (ddev->ops->vmap && !token->dmabuf->ops->vmap)
+		return -EOPNOTSUPP;
+	if (io_dmabuf_may_bounce(ddev->dev))
+		return -EOPNOTSUPP;
+	return io_dmabuf_use_new(token, ddev);
 }
 EXPORT_SYMBOL_GPL(io_dmabuf_attach_add);
 
@@ -792,23 +1113,32 @@ EXPORT_SYMBOL_GPL(io_dmabuf_attach_add);
  * io_dmabuf_token_put - drop a reference to a token
  * @token:	token
  *
- * With the last one the dma-buf is unmapped everywhere before this returns.
+ * With the last one the dma-buf is unmapped, wherever no other token has it
+ * mapped, before this returns.
  *
  * Context: process, may sleep. Takes dma_resv, so must not be called under it.
  */
 void io_dmabuf_token_put(struct io_dmabuf_token *token)
 {
-	struct io_dmabuf_attach *attach, *next;
+	struct dma_resv *resv = token->dmabuf->resv;
+	struct io_dmabuf_use *use;
 
 	if (!refcount_dec_and_test(&token->refs))
 		return;
 
 	/* requests have references: none is left that could use a map */
-	list_for_each_entry_safe(attach, next, &token->attaches, node)
-		io_dmabuf_attach_del(attach, false);
+	dma_resv_lock(resv, NULL);
+	while ((use = list_first_entry_or_null(&token->uses,
+					       struct io_dmabuf_use, node))) {
+		struct io_dmabuf_attach *attach = io_dmabuf_use_del(use);
+
+		dma_resv_unlock(resv);
+		io_dmabuf_attach_put(attach);
+		dma_resv_lock(resv, NULL);
+	}
+	dma_resv_unlock(resv);
 	dma_buf_put(token->dmabuf);
 	fput(token->file);
-	mutex_destroy(&token->lock);
 	kfree(token);
 }
 EXPORT_SYMBOL_GPL(io_dmabuf_token_put);
@@ -859,8 +1189,7 @@ struct io_dmabuf_token *io_dmabuf_token_create(struct file *file,
 	if (!token)
 		return ERR_PTR(-ENOMEM);
 	refcount_set(&token->refs, 1);
-	mutex_init(&token->lock);
-	INIT_LIST_HEAD(&token->attaches);
+	INIT_LIST_HEAD(&token->uses);
 	get_dma_buf(dmabuf);
 	token->dmabuf = dmabuf;
 	token->file = get_file(file);
@@ -871,8 +1200,11 @@ struct io_dmabuf_token *io_dmabuf_token_create(struct file *file,
 	token->need_p2p = flags & IO_DMABUF_P2P_REQUIRED;
 
 	ret = file->f_op->create_dmabuf_token(file, token);
-	if (!ret)
+	if (!ret) {
+		/* others may have mapped it long ago */
+		io_dmabuf_wait_start(&wait.end);
 		ret = io_dmabuf_token_prepare(token, &wait);
+	}
 	if (ret) {
 		io_dmabuf_token_put(token);
 		return ERR_PTR(ret);
@@ -958,8 +1290,8 @@ void io_dmabuf_device_init(struct io_dmabuf_device *ddev, struct device *dev,
 EXPORT_SYMBOL_GPL(io_dmabuf_device_init);
 
 /*
- * Somebody else puts the last reference to a token, and takes an attach off the
- * list. He needs the lock for it, and so can't have woken us up yet.
+ * Somebody else puts the last reference to an attach, and takes it off the list.
+ * He needs the lock for it, and so can't have woken us up yet.
  */
 static void io_dmabuf_device_wait(struct io_dmabuf_device *ddev)
 {
@@ -974,6 +1306,38 @@ static void io_dmabuf_device_wait(struct io_dmabuf_device *ddev)
 	spin_lock(&ddev->lock);
 }
 
+static struct io_dmabuf_attach *
+io_dmabuf_device_next(struct io_dmabuf_device *ddev)
+{
+	struct io_dmabuf_attach *attach;
+
+	lockdep_assert_held(&ddev->lock);
+
+	list_for_each_entry(attach, &ddev->attaches, dev_node) {
+		if (!attach->dead && refcount_inc_not_zero(&attach->refs)) {
+			WRITE_ONCE(attach->dead, true);
+			return attach;
+		}
+	}
+	return NULL;
+}
+
+static void io_dmabuf_attach_kill(struct io_dmabuf_attach *attach)
+{
+	struct dma_resv *resv = attach->dmabuf->resv;
+	struct io_dmabuf_use *use, *next;
+
+	dma_resv_lock(resv, NULL);
+	io_dmabuf_unmap(attach, true);
+	list_for_each_entry_safe(use, next, &attach->uses, attach_node) {
+		io_dmabuf_use_del(use);
+		/* there is another one */
+		refcount_dec(&attach->refs);
+	}
+	dma_resv_unlock(resv);
+	io_dmabuf_attach_put(attach);
+}
+
 /**
  * io_dmabuf_device_shutdown - take a device off all tokens
  * @ddev:	device that goes away
@@ -982,34 +1346,22 @@ static void io_dmabuf_device_wait(struct io_dmabuf_device *ddev)
  * @ddev. It can be used again after io_dmabuf_device_init() only.
  *
  * Context: process, may sleep: the device still completes, or has canceled, what
- * it was given. Takes locks of tokens and dma_resv.
+ * it was given. Takes dma_resv.
  */
 void io_dmabuf_device_shutdown(struct io_dmabuf_device *ddev)
 {
 	struct io_dmabuf_attach *attach;
-	struct io_dmabuf_token *token;
 
 	spin_lock(&ddev->lock);
 	ddev->dead = true;
 	while (!list_empty(&ddev->attaches)) {
-		attach = list_first_entry(&ddev->attaches,
-					  struct io_dmabuf_attach, dev_node);
-		token = attach->token;
-		if (!refcount_inc_not_zero(&token->refs)) {
+		attach = io_dmabuf_device_next(ddev);
+		if (!attach) {
 			io_dmabuf_device_wait(ddev);
 			continue;
 		}
 		spin_unlock(&ddev->lock);
-
-		mutex_lock(&token->lock);
-		list_for_each_entry(attach, &token->attaches, node) {
-			if (attach->ddev == ddev) {
-				io_dmabuf_attach_del(attach, true);
-				break;
-			}
-		}
-		mutex_unlock(&token->lock);
-		io_dmabuf_token_put(token);
+		io_dmabuf_attach_kill(attach);
 		spin_lock(&ddev->lock);
 	}
 	spin_unlock(&ddev->lock);

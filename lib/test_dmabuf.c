@@ -5,7 +5,8 @@
  * Its memory is the host's, in segments as they are asked for. It moves when it
  * is told to, or goes for good; to map it can be slow, or fail; and what is
  * mapped can be wrong. The old memory of a move is kept for a while, full of a
- * pattern, to find out about devices that still write to it.
+ * pattern, to find out about devices that still write to it. What has to be
+ * larger than the host's memory is a little of it, again and again.
  *
  * Copyright (C) 2026 The uring-offload authors
  */
@@ -57,8 +58,11 @@ struct tdb_mem {
 	struct tdb_seg		segs[] __counted_by(nr_segs);
 };
 
+/* @sgt is what importers see, and if @repeats of what the DMA API made of @once */
 struct tdb_map {
 	struct sg_table		sgt;
+	struct sg_table		once;
+	bool			repeats;
 	struct list_head	node;
 	struct tdb_mem		*mem;
 	struct device		*dev;
@@ -72,7 +76,8 @@ struct tdb_map {
  * @ops:	what it can do
  * @flags:	TEST_DMABUF_*
  * @attach_errno: what to refuse devices with
- * @nr_pages:	its size
+ * @nr_pages:	its size, or that of what repeats
+ * @repeats:	it is larger than that
  * @sizes:	pages of each segment, used in turn
  * @nr_sizes:	number of them
  * @mem:	where it is, NULL once revoked. From here on: under dma_resv
@@ -94,6 +99,7 @@ struct tdb {
 	u32				flags;
 	u32				attach_errno;
 	unsigned int			nr_pages;
+	bool				repeats;
 	u32				sizes[TEST_DMABUF_MAX_SEGS];
 	unsigned int			nr_sizes;
 
@@ -111,6 +117,11 @@ struct tdb {
 	u64				fence_context;
 	u64				fence_seqno;
 };
+
+static size_t tdb_size(const struct tdb *tdb)
+{
+	return (size_t)tdb->nr_pages << PAGE_SHIFT;
+}
 
 static size_t tdb_seg_size(const struct tdb_seg *seg)
 {
@@ -306,21 +317,70 @@ static void tdb_map_pages(struct tdb_map *map, bool put)
 	}
 }
 
+static struct sg_table *tdb_map_sgt(struct tdb_map *map)
+{
+	return map->repeats ? &map->once : &map->sgt;
+}
+
+/* The mapping of all of the memory, again and again: segments, or just count */
+static unsigned int tdb_map_repeat(struct tdb *tdb, struct tdb_map *map,
+				   struct scatterlist *to)
+{
+	size_t size = tdb->dmabuf->size, off = 0;
+	struct scatterlist *sg;
+	unsigned int nr = 0;
+	int i;
+
+	while (off < size) {
+		for_each_sgtable_dma_sg(&map->once, sg, i) {
+			unsigned int len = min_t(size_t, sg_dma_len(sg),
+						 size - off);
+
+			if (!len)
+				break;
+			if (to) {
+				sg_set_page(to, sg_page(map->once.sgl), len, 0);
+				sg_dma_address(to) = sg_dma_address(sg);
+				sg_dma_len(to) = len;
+				to = sg_next(to);
+			}
+			off += len;
+			nr++;
+		}
+		cond_resched();
+	}
+	return nr;
+}
+
 static int tdb_map_mem(struct tdb *tdb, struct tdb_map *map)
 {
 	struct tdb_mem *mem = tdb->mem;
+	struct sg_table *sgt;
 	struct scatterlist *sg;
 	int i, ret;
 
-	ret = sg_alloc_table(&map->sgt, mem->nr_segs, GFP_KERNEL_ACCOUNT);
+	map->repeats = tdb->repeats;
+	sgt = tdb_map_sgt(map);
+	ret = sg_alloc_table(sgt, mem->nr_segs, GFP_KERNEL_ACCOUNT);
 	if (ret)
 		return ret;
-	for_each_sgtable_sg(&map->sgt, sg, i)
+	for_each_sgtable_sg(sgt, sg, i)
 		sg_set_buf(sg, mem->segs[i].addr, tdb_seg_size(&mem->segs[i]));
-	ret = dma_map_sgtable(map->dev, &map->sgt, map->dir, 0);
+	ret = dma_map_sgtable(map->dev, sgt, map->dir, 0);
 	if (ret) {
-		sg_free_table(&map->sgt);
+		sg_free_table(sgt);
 		return ret;
+	}
+	if (map->repeats) {
+		/* not accounted: a cgroup's limit is for what importers need */
+		ret = sg_alloc_table(&map->sgt, tdb_map_repeat(tdb, map, NULL),
+				     GFP_KERNEL);
+		if (ret) {
+			dma_unmap_sgtable(map->dev, sgt, map->dir, 0);
+			sg_free_table(sgt);
+			return ret;
+		}
+		tdb_map_repeat(tdb, map, map->sgt.sgl);
 	}
 	kref_get(&mem->ref);
 	map->mem = mem;
@@ -386,7 +446,9 @@ static void tdb_unmap(struct dma_buf_attachment *dba, struct sg_table *sgt,
 	list_del(&map->node);
 	if (map->no_pages)
 		tdb_map_pages(map, true);
-	dma_unmap_sgtable(map->dev, sgt, map->dir, 0);
+	dma_unmap_sgtable(map->dev, tdb_map_sgt(map), map->dir, 0);
+	if (map->repeats)
+		sg_free_table(&map->once);
 	sg_free_table(sgt);
 	tdb_mem_put(map->mem);
 	kfree(map);
@@ -402,7 +464,8 @@ static int tdb_begin_cpu_access(struct dma_buf *dmabuf,
 	dma_resv_lock(dmabuf->resv, NULL);
 	list_for_each_entry(map, &tdb->maps, node)
 		if (!map->no_pages)
-			dma_sync_sgtable_for_cpu(map->dev, &map->sgt, map->dir);
+			dma_sync_sgtable_for_cpu(map->dev, tdb_map_sgt(map),
+						 map->dir);
 	dma_resv_unlock(dmabuf->resv);
 	return 0;
 }
@@ -416,7 +479,7 @@ static int tdb_end_cpu_access(struct dma_buf *dmabuf,
 	dma_resv_lock(dmabuf->resv, NULL);
 	list_for_each_entry(map, &tdb->maps, node)
 		if (!map->no_pages)
-			dma_sync_sgtable_for_device(map->dev, &map->sgt,
+			dma_sync_sgtable_for_device(map->dev, tdb_map_sgt(map),
 						    map->dir);
 	dma_resv_unlock(dmabuf->resv);
 	return 0;
@@ -548,8 +611,8 @@ static void tdb_arrive(struct work_struct *work)
 	bool cookie;
 
 	cookie = dma_fence_begin_signalling();
-	memcpy(tdb->mem->vaddr, old->vaddr, tdb->dmabuf->size);
-	memset(old->vaddr, TEST_DMABUF_POISON, tdb->dmabuf->size);
+	memcpy(tdb->mem->vaddr, old->vaddr, tdb_size(tdb));
+	memset(old->vaddr, TEST_DMABUF_POISON, tdb_size(tdb));
 	/* from here on it may move again */
 	dma_fence_signal(fence);
 	dma_fence_end_signalling(cookie);
@@ -634,8 +697,8 @@ static int tdb_replace(struct tdb *tdb, struct tdb_mem *mem,
 		tdb_fence_add(tdb, fence, move->fence_ms);
 	} else {
 		if (mem)
-			memcpy(mem->vaddr, old->vaddr, tdb->dmabuf->size);
-		memset(old->vaddr, TEST_DMABUF_POISON, tdb->dmabuf->size);
+			memcpy(mem->vaddr, old->vaddr, tdb_size(tdb));
+		memset(old->vaddr, TEST_DMABUF_POISON, tdb_size(tdb));
 	}
 unlock:
 	dma_resv_unlock(resv);
@@ -745,7 +808,7 @@ static int tdb_rw(struct tdb *tdb, const struct test_dmabuf_rw *rw,
 	if (rw->pad)
 		return -EINVAL;
 	if (check_add_overflow(rw->off, rw->len, &end) ||
-	    end > tdb->dmabuf->size)
+	    end > tdb_size(tdb))
 		return -EFAULT;
 
 	bounce = kmalloc(PAGE_SIZE, GFP_KERNEL_ACCOUNT);
@@ -797,9 +860,16 @@ static int tdb_check(struct tdb *tdb, struct test_dmabuf_check *check)
 
 static bool tdb_create_valid(const struct test_dmabuf_create *create)
 {
+	u64 max_size = TEST_DMABUF_MAX_SIZE;
 	unsigned int i;
 
-	if (!create->size || create->size > TEST_DMABUF_MAX_SIZE ||
+	if (create->pages) {
+		if ((u64)create->pages << PAGE_SHIFT > max_size ||
+		    (create->flags & TEST_DMABUF_DEVICE))
+			return false;
+		max_size = min_t(u64, TEST_DMABUF_MAX_REPEAT, SIZE_MAX);
+	}
+	if (!create->size || create->size > max_size || create->pad ||
 	    !PAGE_ALIGNED(create->size) || (create->flags & ~TDB_FLAGS) ||
 	    create->attach_errno > MAX_ERRNO || !create->nr_segs ||
 	    create->nr_segs > TEST_DMABUF_MAX_SEGS)
@@ -820,7 +890,8 @@ static struct tdb *tdb_new(const struct test_dmabuf_create *create)
 		return ERR_PTR(-ENOMEM);
 	tdb->flags = create->flags;
 	tdb->attach_errno = create->attach_errno;
-	tdb->nr_pages = create->size >> PAGE_SHIFT;
+	tdb->repeats = create->pages;
+	tdb->nr_pages = create->pages ?: create->size >> PAGE_SHIFT;
 	tdb->nr_sizes = create->nr_segs;
 	memcpy(tdb->sizes, create->segs, sizeof(tdb->sizes));
 	INIT_LIST_HEAD(&tdb->old);
@@ -833,7 +904,7 @@ static struct tdb *tdb_new(const struct test_dmabuf_create *create)
 		tdb->ops.pin = NULL;
 		tdb->ops.unpin = NULL;
 	}
-	if (create->flags & TEST_DMABUF_NO_VMAP)
+	if ((create->flags & TEST_DMABUF_NO_VMAP) || create->pages)
 		tdb->ops.vmap = NULL;
 
 	tdb->mem = tdb_mem_alloc(tdb);
@@ -841,7 +912,7 @@ static struct tdb *tdb_new(const struct test_dmabuf_create *create)
 		kfree(tdb);
 		return ERR_PTR(-ENOMEM);
 	}
-	memset(tdb->mem->vaddr, 0, create->size);
+	memset(tdb->mem->vaddr, 0, tdb_size(tdb));
 	return tdb;
 }
 

@@ -13,8 +13,9 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
-/* Most of the bytes of a dma-buf */
+/* Most of the bytes of a dma-buf, and of one whose memory repeats */
 #define TEST_DMABUF_MAX_SIZE		(64U << 20)
+#define TEST_DMABUF_MAX_REPEAT		(4ULL << 40)
 #define TEST_DMABUF_MAX_SEGS		8
 /* Most of the milliseconds of a delay */
 #define TEST_DMABUF_MAX_DELAY		30000
@@ -46,6 +47,10 @@
  * @segs:	pages of each segment, used in turn until it is enough for @size.
  *		Two segments are never contiguous, and a guard page with
  *		TEST_DMABUF_POISON is between them
+ * @pages:	how many there are, 0 for all that it takes. Devices see them again
+ *		and again until it is enough for @size, the CPU sees them once.
+ *		Not for TEST_DMABUF_DEVICE, and without a kernel mapping
+ * @pad:	0
  * @fd:		the dma-buf, all zeroes
  */
 struct test_dmabuf_create {
@@ -54,6 +59,8 @@ struct test_dmabuf_create {
 	__u32	attach_errno;
 	__u32	nr_segs;
 	__u32	segs[TEST_DMABUF_MAX_SEGS];
+	__u32	pages;
+	__u32	pad;
 	__s32	fd;
 };
 

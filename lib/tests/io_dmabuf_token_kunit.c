@@ -22,6 +22,7 @@
 #include <linux/workqueue.h>
 
 #define MOCK_SEGS	8
+#define MOCK_PAGE	256
 
 struct mock_seg {
 	dma_addr_t	addr;
@@ -30,8 +31,10 @@ struct mock_seg {
 
 struct mock_dev {
 	struct io_dmabuf_device	ddev;
-	int			init_err, map_err, attach_err;
-	unsigned int		inits, exits, quiesced;
+	int			init_err, map_err, attach_err, window_err;
+	unsigned int		inits, exits, windows, quiesced;
+	/* that the next window takes, and how often it has asked for them */
+	unsigned int		pages, asked;
 };
 
 struct mock {
@@ -39,7 +42,8 @@ struct mock {
 	struct dma_buf		*dmabuf;
 	const struct mock_seg	*segs;
 	int			attach_err, map_err;
-	bool			no_p2p, host, released;
+	enum dma_data_direction	only_dir;
+	bool			no_p2p, host, released, moving;
 	unsigned int		attaches, detaches, maps, unmaps;
 	/* file */
 	struct file		*file;
@@ -98,6 +102,8 @@ static struct sg_table *mock_map(struct dma_buf_attachment *dba,
 
 	if (mock->map_err)
 		return ERR_PTR(mock->map_err);
+	if (mock->only_dir != DMA_NONE && dir != mock->only_dir)
+		return ERR_PTR(-EACCES);
 	if (mock_dev_of(dba)->map_err)
 		return ERR_PTR(mock_dev_of(dba)->map_err);
 	while (nr < MOCK_SEGS && (mock->segs[nr].addr || mock->segs[nr].len))
@@ -168,13 +174,43 @@ static void mock_map_exit(struct io_dmabuf_device *ddev,
 	dev->exits++;
 }
 
+static int mock_map_window(struct io_dmabuf_device *ddev,
+			   struct io_dmabuf_map *map, u64 off, u64 len,
+			   struct io_dmabuf_pages *pages)
+{
+	struct mock_dev *dev = container_of(ddev, struct mock_dev, ddev);
+
+	if (dev->window_err)
+		return dev->window_err;
+	if (pages->nr < dev->pages) {
+		pages->need = dev->pages;
+		dev->asked++;
+		return -ENOBUFS;
+	}
+	for (; dev->pages; dev->pages--) {
+		void *page = io_dmabuf_pages_take(pages);
+
+		WARN_ON(memchr_inv(page, 0, MOCK_PAGE));
+		kfree(page);
+	}
+	dev->windows++;
+	return 0;
+}
+
 static void mock_quiesce(struct io_dmabuf_device *ddev,
 			 struct io_dmabuf_map *map)
 {
 	struct mock_dev *dev = container_of(ddev, struct mock_dev, ddev);
+	struct mock *mock = map->attach->dmabuf->priv;
+	struct dma_buf_attachment *dba;
 
-	/* what is waited for can't be found any more */
-	WARN_ON(rcu_access_pointer(map->attach->map));
+	/* what is waited for can't be found any more, wherever it is mapped */
+	list_for_each_entry(dba, &map->attach->dmabuf->attachments, node) {
+		struct io_dmabuf_attach *attach = dba->importer_priv;
+
+		if (mock->moving || attach == map->attach)
+			WARN_ON(attach->map);
+	}
 	dev->quiesced++;
 }
 
@@ -182,6 +218,8 @@ static const struct io_dmabuf_device_ops mock_dev_ops = {
 	.map_size	= sizeof(struct io_dmabuf_map),
 	.map_init	= mock_map_init,
 	.map_exit	= mock_map_exit,
+	.map_window	= mock_map_window,
+	.page_size	= MOCK_PAGE,
 	.quiesce	= mock_quiesce,
 };
 
@@ -217,6 +255,7 @@ static int io_dmabuf_test_init(struct kunit *test)
 	test->priv = mock;
 	mock->segs = one_seg;
 	mock->nr_devs = 1;
+	mock->only_dir = DMA_NONE;
 
 	mock->dev = kunit_device_register(test, "io_dmabuf");
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, mock->dev);
@@ -275,7 +314,9 @@ static int mock_prepare(struct io_dmabuf_token *token)
 static void mock_move(struct mock *mock)
 {
 	dma_resv_lock(mock->dmabuf->resv, NULL);
+	mock->moving = true;
 	dma_buf_invalidate_mappings(mock->dmabuf);
+	mock->moving = false;
 	dma_resv_unlock(mock->dmabuf->resv);
 }
 
@@ -487,9 +528,59 @@ static void io_dmabuf_test_move(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, map);
 	KUNIT_EXPECT_EQ(test, io_dmabuf_map_addr(map, SZ_4K, &left),
 			SZ_8M + SZ_4K);
-	KUNIT_EXPECT_EQ(test, map->attach->moves, 1);
+	KUNIT_EXPECT_EQ(test, 1, list_first_entry(&token->uses,
+						  struct io_dmabuf_use,
+						  node)->moves);
 
 	io_dmabuf_token_put(token);
+}
+
+/* It is in more pieces from now on, then in less, and the driver wants memory. */
+static void io_dmabuf_test_tables(struct kunit *test)
+{
+	static const struct mock_seg moved[][MOCK_SEGS] = {
+		{ { SZ_2M, SZ_32K }, { SZ_1M, SZ_32K } },
+		{ { SZ_4M, SZ_8K }, { SZ_8M, SZ_8K }, { SZ_1M, SZ_8K },
+		  { SZ_2M, SZ_8K }, { SZ_16M, SZ_8K }, { SZ_32M, SZ_8K },
+		  { SZ_64M, SZ_8K }, { SZ_128M, SZ_8K } },
+		{ { SZ_1M, SZ_64K } },
+		{ { SZ_4M, SZ_16K }, { SZ_8M, SZ_32K }, { SZ_16M, SZ_16K } },
+	};
+	struct mock *mock = test->priv;
+	struct mock_dev *dev = &mock->devs[0];
+	struct io_dmabuf_token *token, *other;
+	struct io_dmabuf_seg *segs = NULL;
+	struct io_dmabuf_map *map;
+	unsigned int i;
+
+	dev->pages = 3;
+	token = mock_token(mock);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, token);
+	KUNIT_EXPECT_EQ(test, dev->asked, 1);
+	KUNIT_EXPECT_EQ(test, dev->pages, 0);
+	KUNIT_EXPECT_EQ(test, mock->maps, 1);
+	other = mock_token(mock);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, other);
+
+	for (i = 0; i < ARRAY_SIZE(moved); i++) {
+		mock_move(mock);
+		mock->segs = moved[i];
+		dev->pages = i;
+		KUNIT_EXPECT_EQ(test, mock_prepare(i & 1 ? token : other), 0);
+		/* it stays mapped while somebody gets the memory for tables */
+		KUNIT_EXPECT_EQ(test, mock->maps, i + 2);
+		KUNIT_EXPECT_EQ(test, dev->pages, 0);
+		map = io_dmabuf_map_get(i & 1 ? token : other, &dev->ddev);
+		KUNIT_ASSERT_NOT_NULL(test, map);
+		io_dmabuf_check_addrs(test, mock, map);
+		/* there is room since the second time */
+		if (i > 1)
+			KUNIT_EXPECT_PTR_EQ(test, segs, map->segs);
+		segs = map->segs;
+	}
+	KUNIT_EXPECT_EQ(test, dev->asked, 4);
+	io_dmabuf_token_put(token);
+	io_dmabuf_token_put(other);
 }
 
 static const char *mock_fence_name(struct dma_fence *fence)
@@ -682,7 +773,7 @@ static void io_dmabuf_test_device_gone(struct kunit *test)
 
 	io_dmabuf_device_shutdown(&dev->ddev);
 	KUNIT_EXPECT_EQ(test, mock->unmaps, mock->maps);
-	KUNIT_EXPECT_EQ(test, mock->detaches, 2);
+	KUNIT_EXPECT_EQ(test, mock->detaches, 1);
 	KUNIT_EXPECT_FALSE(test, io_dmabuf_token_ready(token));
 	KUNIT_EXPECT_NULL(test, io_dmabuf_map_get(token, &dev->ddev));
 	KUNIT_EXPECT_EQ(test, mock_prepare(token), -ENODEV);
@@ -693,6 +784,101 @@ static void io_dmabuf_test_device_gone(struct kunit *test)
 
 	io_dmabuf_token_put(token);
 	io_dmabuf_token_put(other);
+}
+
+#define MOCK_TOKENS	64
+
+/* However many tokens there are, each device is attached and mapped once. */
+static void io_dmabuf_test_shared(struct kunit *test)
+{
+	struct io_dmabuf_token **tokens, *other, *part;
+	struct mock *mock = test->priv;
+	struct mock_dev *dev = &mock->devs[0];
+	struct io_dmabuf_map *map;
+	unsigned int i;
+
+	tokens = kunit_kcalloc(test, MOCK_TOKENS, sizeof(*tokens), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, tokens);
+	mock->nr_devs = 2;
+	for (i = 0; i < MOCK_TOKENS; i++) {
+		tokens[i] = mock_token(mock);
+		KUNIT_ASSERT_NOT_ERR_OR_NULL(test, tokens[i]);
+	}
+	KUNIT_EXPECT_EQ(test, mock->attaches, 2);
+	KUNIT_EXPECT_EQ(test, mock->maps, 2);
+	KUNIT_EXPECT_EQ(test, dev->inits, 1);
+	KUNIT_EXPECT_EQ(test, dev->windows, MOCK_TOKENS);
+	part = io_dmabuf_token_create(mock->file, mock->dmabuf,
+				      DMA_BIDIRECTIONAL, SZ_8K, SZ_4K, 0);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, part);
+	KUNIT_EXPECT_EQ(test, mock->maps, 2);
+	map = io_dmabuf_map_get(part, &dev->ddev);
+	KUNIT_EXPECT_PTR_EQ(test, map, io_dmabuf_map_get(tokens[0],
+							 &dev->ddev));
+	/* a direction of its own */
+	other = io_dmabuf_token_create(mock->file, mock->dmabuf, DMA_TO_DEVICE,
+				       0, 0, 0);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, other);
+	KUNIT_EXPECT_EQ(test, mock->attaches, 4);
+	KUNIT_EXPECT_EQ(test, mock->maps, 4);
+	KUNIT_EXPECT_PTR_NE(test, map, io_dmabuf_map_get(other, &dev->ddev));
+	KUNIT_EXPECT_EQ(test, map->attach->dir, DMA_BIDIRECTIONAL);
+
+	/* one wait for each, and one map for the first who asks */
+	mock_move(mock);
+	KUNIT_EXPECT_EQ(test, dev->quiesced, 2);
+	KUNIT_EXPECT_EQ(test, mock->unmaps, 4);
+	for (i = 0; i < MOCK_TOKENS; i++) {
+		KUNIT_EXPECT_FALSE(test, io_dmabuf_token_ready(tokens[i]));
+		KUNIT_EXPECT_EQ(test, mock_prepare(tokens[i]), 0);
+		KUNIT_EXPECT_TRUE(test, io_dmabuf_token_ready(tokens[i]));
+	}
+	KUNIT_EXPECT_EQ(test, mock->maps, 6);
+
+	/* it is an error of one of them if it can't have it, and of no other */
+	dev->window_err = -ENOMEM;
+	KUNIT_EXPECT_EQ(test, mock_prepare(part), -ENOMEM);
+	KUNIT_EXPECT_TRUE(test, io_dmabuf_token_ready(tokens[0]));
+	KUNIT_EXPECT_FALSE(test, io_dmabuf_token_ready(part));
+	dev->window_err = 0;
+	KUNIT_EXPECT_EQ(test, mock_prepare(part), 0);
+	KUNIT_EXPECT_EQ(test, mock->maps, 6);
+
+	/* they go one after the other, the last one takes it along */
+	for (i = 0; i < MOCK_TOKENS; i++) {
+		io_dmabuf_token_put(tokens[i]);
+		KUNIT_EXPECT_EQ(test, mock->unmaps, 4);
+	}
+	KUNIT_EXPECT_TRUE(test, io_dmabuf_token_ready(part));
+	KUNIT_EXPECT_EQ(test, mock->detaches, 0);
+	/* a device goes, the other one stays */
+	io_dmabuf_device_shutdown(&dev->ddev);
+	KUNIT_EXPECT_TRUE(test, io_dmabuf_token_ready(part));
+	KUNIT_EXPECT_EQ(test, mock->detaches, 2);
+	io_dmabuf_token_put(part);
+	KUNIT_EXPECT_EQ(test, mock->detaches, 3);
+	io_dmabuf_token_put(other);
+}
+
+/* An exporter that lets devices read, or write, is not asked for more. */
+static void io_dmabuf_test_one_way(struct kunit *test)
+{
+	struct mock *mock = test->priv;
+	struct io_dmabuf_token *token, *other;
+
+	mock->only_dir = DMA_TO_DEVICE;
+	KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(mock_token(mock)), -EACCES);
+	token = io_dmabuf_token_create(mock->file, mock->dmabuf, DMA_TO_DEVICE,
+				       0, 0, 0);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, token);
+	KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(mock_token(mock)), -EACCES);
+	other = io_dmabuf_token_create(mock->file, mock->dmabuf,
+				       DMA_FROM_DEVICE, 0, 0, 0);
+	KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(other), -EACCES);
+	mock_move(mock);
+	KUNIT_EXPECT_EQ(test, mock_prepare(token), 0);
+	io_dmabuf_token_put(token);
+	mock->only_dir = DMA_NONE;
 }
 
 /* A path that comes later is attached when the first request meets it. */
@@ -719,6 +905,32 @@ static void io_dmabuf_test_new_path(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, mock->devs[0].quiesced, 1);
 	KUNIT_EXPECT_EQ(test, mock->devs[1].quiesced, 0);
 
+	io_dmabuf_token_put(token);
+}
+
+/* All paths go before the new one comes, and no request has met any of those. */
+static void io_dmabuf_test_new_paths(struct kunit *test)
+{
+	struct mock *mock = test->priv;
+	struct io_dmabuf_device *ddev = &mock->devs[0].ddev;
+	struct io_dmabuf_token *token = mock_token(mock);
+	unsigned int i;
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, token);
+	for (i = 0; i < 2; i++) {
+		io_dmabuf_device_shutdown(ddev);
+		KUNIT_EXPECT_FALSE(test, io_dmabuf_token_ready(token));
+		if (i)
+			KUNIT_EXPECT_EQ(test, mock_prepare(token), -ENODEV);
+		mock->nr_devs = 0;
+		KUNIT_EXPECT_EQ(test, mock_prepare(token), -ENODEV);
+		KUNIT_EXPECT_EQ(test, mock_prepare(token), -ENODEV);
+		mock->nr_devs = 1;
+		io_dmabuf_device_init(ddev, mock->dev, &mock_dev_ops);
+		KUNIT_EXPECT_EQ(test, mock_prepare(token), 0);
+		KUNIT_EXPECT_TRUE(test, io_dmabuf_token_ready(token));
+		KUNIT_EXPECT_NOT_NULL(test, io_dmabuf_map_get(token, ddev));
+	}
 	io_dmabuf_token_put(token);
 }
 
@@ -777,7 +989,7 @@ static void io_dmabuf_test_bad_path(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, mock_prepare(token), 0);
 
 	/* it is asked again, but not for each request */
-	msleep(1100);
+	msleep(2100);
 	KUNIT_EXPECT_FALSE(test, io_dmabuf_token_ready(token));
 	KUNIT_EXPECT_EQ(test, io_dmabuf_map_status(token, &bad->ddev),
 			BLK_STS_STALE);
@@ -861,11 +1073,15 @@ static struct kunit_case io_dmabuf_test_cases[] = {
 	KUNIT_CASE(io_dmabuf_test_segments),
 	KUNIT_CASE(io_dmabuf_test_bad_tables),
 	KUNIT_CASE(io_dmabuf_test_move),
+	KUNIT_CASE(io_dmabuf_test_tables),
 	KUNIT_CASE(io_dmabuf_test_wait),
 	KUNIT_CASE(io_dmabuf_test_revoke),
 	KUNIT_CASE(io_dmabuf_test_p2p),
 	KUNIT_CASE(io_dmabuf_test_device_gone),
+	KUNIT_CASE(io_dmabuf_test_shared),
+	KUNIT_CASE(io_dmabuf_test_one_way),
 	KUNIT_CASE(io_dmabuf_test_new_path),
+	KUNIT_CASE(io_dmabuf_test_new_paths),
 	KUNIT_CASE(io_dmabuf_test_bad_path),
 	KUNIT_CASE(io_dmabuf_test_put_and_shutdown),
 	{}

@@ -131,7 +131,7 @@ int main(int argc, char *argv[])
 		unsigned int len = i == reads - 1 ? MEM - off : piece;
 
 		member = i ? io_uring_get_sqe(&ring) :
-			     io_uring_fused_secondary(sqe);
+			     io_uring_fused_member(sqe);
 		io_uring_prep_read(member, file, (void *) (unsigned long) off,
 				   len, off);
 	}
@@ -141,7 +141,7 @@ int main(int argc, char *argv[])
 	printf("%u reads have filled %d bytes, with one CQE\n", reads, ret);
 
 	sqe = borrow(&ring, lender, 1, IORING_MOCK_LEND_SOURCE);
-	io_uring_prep_memcpy_fixed(io_uring_fused_secondary(sqe), head, -1,
+	io_uring_prep_memcpy_fixed(io_uring_fused_member(sqe), head, -1,
 				   NULL, 0, sizeof(head), 0);
 	ret = submit(&ring);
 	if (ret < 0)

@@ -273,6 +273,8 @@ static void make_dmabuf(void)
 			dmabuf = make_udmabuf(dmabuf_size);
 	}
 
+	if (buf_off + size > SIZE_MAX)
+		die(EXIT_FAILED, "no such large part of a dma-buf can be mapped");
 	mapping_size = buf_off + size;
 	if (!mapping_size)
 		return;

@@ -118,7 +118,7 @@ static struct io_uring_sqe *borrow(struct io_uring *ring, unsigned int off,
 	lend = (struct io_uring_mock_lend *) sqe->cmd;
 	lend->off = off;
 	lend->len = len;
-	io_uring_fused_secondary(sqe)->user_data = UD_MEMBER;
+	io_uring_fused_member(sqe)->user_data = UD_MEMBER;
 	return sqe;
 }
 
@@ -126,6 +126,7 @@ static int next_cqe(struct io_uring *ring, unsigned long long ud, int res)
 {
 	struct __kernel_timespec ts = { .tv_sec = 10, };
 	struct io_uring_cqe *cqe;
+	unsigned int flags;
 	int ret;
 
 	ret = io_uring_wait_cqe_timeout(ring, &cqe, &ts);
@@ -137,6 +138,12 @@ static int next_cqe(struct io_uring *ring, unsigned long long ud, int res)
 	if (ret)
 		fprintf(stderr, "user_data %llu res %d, not %llu %d\n",
 			(unsigned long long) cqe->user_data, cqe->res, ud, res);
+	/* with each error of the command, and with nothing else */
+	flags = ud == UD_CMD && res < 0 ? IORING_CQE_F_NOT_COMMITTED : 0;
+	if (cqe->flags != flags) {
+		fprintf(stderr, "flags %x, not %x\n", cqe->flags, flags);
+		ret = 1;
+	}
 	io_uring_cqe_seen(ring, cqe);
 	return ret;
 }
@@ -168,9 +175,9 @@ static int test_read(struct io_uring *ring)
 				return 1;
 		}
 		sqe = borrow(ring, 100, 20000, IORING_MOCK_LEND_DEST, 1);
-		io_uring_prep_read(io_uring_fused_secondary(sqe), file,
+		io_uring_prep_read(io_uring_fused_member(sqe), file,
 				   (void *) 50, 10000, i);
-		io_uring_fused_secondary(sqe)->user_data = UD_MEMBER;
+		io_uring_fused_member(sqe)->user_data = UD_MEMBER;
 		if (submit(ring) || next_cqe(ring, UD_MEMBER, 10000) ||
 		    next_cqe(ring, UD_CMD, 0))
 			return 1;
@@ -192,7 +199,7 @@ static int test_two(struct io_uring *ring)
 	memset(mem, POISON, MEM);
 	sqe = borrow(ring, 0, LEN, IORING_MOCK_LEND_DEST, 2);
 	io_uring_fused_set_flags(sqe, IORING_FUSED_ONE_CQE);
-	io_uring_prep_read(io_uring_fused_secondary(sqe), file,
+	io_uring_prep_read(io_uring_fused_member(sqe), file,
 			   (void *) 0, 20000, 0);
 	io_uring_prep_read(io_uring_get_sqe(ring), file, (void *) 20000, 10000,
 			   20000);
@@ -205,7 +212,7 @@ static int test_two(struct io_uring *ring)
 	memset(head, 0, sizeof(head));
 	sqe = borrow(ring, 100, 1000, IORING_MOCK_LEND_SOURCE, 1);
 	io_uring_fused_set_flags(sqe, IORING_FUSED_ONE_CQE);
-	io_uring_prep_memcpy_fixed(io_uring_fused_secondary(sqe), head, -1,
+	io_uring_prep_memcpy_fixed(io_uring_fused_member(sqe), head, -1,
 				   (void *) 11, 0, sizeof(head), 0);
 	if (submit(ring) || next_cqe(ring, UD_CMD, sizeof(head)))
 		return 1;
@@ -238,8 +245,8 @@ static int test_bad(struct io_uring *ring)
 	memset(mem, POISON, MEM);
 	/* an opcode that can't be a member */
 	sqe = borrow(ring, 0, 4096, IORING_MOCK_LEND_DEST, 1);
-	io_uring_prep_fsync(io_uring_fused_secondary(sqe), file, 0);
-	io_uring_fused_secondary(sqe)->user_data = UD_MEMBER;
+	io_uring_prep_fsync(io_uring_fused_member(sqe), file, 0);
+	io_uring_fused_member(sqe)->user_data = UD_MEMBER;
 	if (submit(ring) || next_cqe(ring, UD_MEMBER, -EINVAL) ||
 	    next_cqe(ring, UD_CMD, -ECANCELED))
 		return 1;
@@ -256,9 +263,9 @@ static int test_bad(struct io_uring *ring)
 		return 1;
 	/* more than is lent */
 	sqe = borrow(ring, 0, 4096, IORING_MOCK_LEND_DEST, 1);
-	io_uring_prep_read(io_uring_fused_secondary(sqe), file, (void *) 1,
+	io_uring_prep_read(io_uring_fused_member(sqe), file, (void *) 1,
 			   4096, 0);
-	io_uring_fused_secondary(sqe)->user_data = UD_MEMBER;
+	io_uring_fused_member(sqe)->user_data = UD_MEMBER;
 	if (submit(ring) || next_cqe(ring, UD_MEMBER, -EFAULT) ||
 	    next_cqe(ring, UD_CMD, -EFAULT))
 		return 1;

@@ -333,10 +333,10 @@ enum {
 	B_LEN, B_LENMAX, B_FLAG, B_IMM_OP, B_BOTH, B_INDEX, B_BUF_INDEX,
 	B_FILE_INDEX, B_FD, B_IOPRIO, B_ADDR3, B_PAD, B_FIXED_FILE,
 	B_BUF_SELECT, B_SAME, B_OVERLAP, B_OVERLAP_DOWN, B_OVERLAP_FIXED,
-	B_DST_NO_BUF, B_SRC_NO_BUF, B_DST_EMPTY, B_SRC_EMPTY, B_DST_BEFORE,
-	B_SRC_BEFORE, B_DST_BEHIND, B_SRC_BEHIND, B_DST_WRAP, B_SRC_WRAP,
-	B_DST_NULL, B_SRC_NULL, B_DST_NONE, B_SRC_NONE, B_DST_RDONLY,
-	B_DST_KERNEL, B_SRC_KERNEL, B_LAST,
+	B_DST_NO_BUF, B_DST_LARGE, B_SRC_NO_BUF, B_DST_EMPTY, B_SRC_EMPTY,
+	B_DST_BEFORE, B_SRC_BEFORE, B_DST_BEHIND, B_SRC_BEHIND, B_DST_WRAP,
+	B_SRC_WRAP, B_DST_NULL, B_SRC_NULL, B_DST_NONE, B_SRC_NONE,
+	B_DST_RDONLY, B_DST_KERNEL, B_SRC_KERNEL, B_LAST,
 };
 
 static const int bad_errno[B_LAST] = {
@@ -359,6 +359,7 @@ static const int bad_errno[B_LAST] = {
 	[B_OVERLAP_DOWN]	= -EINVAL,
 	[B_OVERLAP_FIXED]	= -EINVAL,
 	[B_DST_NO_BUF]		= -EFAULT,
+	[B_DST_LARGE]		= -EFAULT,
 	[B_SRC_NO_BUF]		= -EFAULT,
 	[B_DST_EMPTY]		= -EFAULT,
 	[B_SRC_EMPTY]		= -EFAULT,
@@ -449,6 +450,11 @@ static void prep_bad(struct io_uring_sqe *sqe, int bad)
 		break;
 	case B_DST_NO_BUF:
 		io_uring_prep_memcpy_fixed(sqe, d, NR_IDX, src, -1, len, 0);
+		break;
+	case B_DST_LARGE:
+		/* must not be cut to that of a buffer which is there */
+		io_uring_prep_memcpy_fixed(sqe, d, 65536 + IDX_DST, src, -1,
+					   len, 0);
 		break;
 	case B_SRC_NO_BUF:
 		io_uring_prep_memcpy_fixed(sqe, d, -1, src, 65535, len, 0);

@@ -259,6 +259,7 @@ static void dptr_make(struct dptr *d, struct rnd_state *rnd)
 	d->map.nr_pages = l->nr_pages;
 	d->map.lists = l->nr_pages > 2 ? &d->list : NULL;
 	d->list.dma = LIST_DMA;
+	d->list.prps = d->prps;
 	nvme_prp_list_fill(d->prps, l->nr_pages, &l->map, 0);
 }
 
@@ -434,6 +435,7 @@ static struct user_cmd *user_cmd_make(struct kunit *test, unsigned int nr_segs,
 	u->d.map.nr_pages = nr_segs * pages;
 	u->d.map.lists = &u->d.list;
 	u->d.list.dma = LIST_DMA;
+	u->d.list.prps = u->d.prps;
 	return u;
 }
 

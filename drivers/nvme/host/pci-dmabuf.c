@@ -41,8 +41,12 @@
 #include "pci.h"
 #include "pci-dmabuf.h"
 
-/* how long a move waits for commands, whatever their own time-outs are */
+/*
+ * How long a move waits for the next command to complete, and for all of them,
+ * whatever their own time-outs are
+ */
 #define NVME_DMABUF_RESET	(30 * HZ)
+#define NVME_DMABUF_RESET_ALL	(4 * NVME_DMABUF_RESET)
 
 static inline struct nvme_dev *to_nvme_dmabuf_dev(struct io_dmabuf_device *ddev)
 {
@@ -240,12 +244,13 @@ nvme_dmabuf_set_dptr(struct request *req, struct nvme_dmabuf_map *nmap, u64 off,
 		return BLK_STS_OK;
 	}
 
-	/* the list starts with the second page */
-	page = ((off - nmap->start) >> NVME_CTRL_PAGE_SHIFT) + 1;
-	last = (off - nmap->start + len - 1) >> NVME_CTRL_PAGE_SHIFT;
+	/* the list of the request starts with the second page */
+	page = (off >> NVME_CTRL_PAGE_SHIFT) + 1;
+	last = (off + len - 1) >> NVME_CTRL_PAGE_SHIFT;
 	if (nmap->lists && use_sgl != SGL_FORCED &&
 	    !(nvme_req(req)->flags & NVME_REQ_USERCMD) &&
-	    nvme_prp_list_fits(last, nmap->nr_pages)) {
+	    nvme_prp_list_fits(last, nmap->nr_pages) &&
+	    nvme_prp_list_there(nmap->lists, page, last, nmap->nr_pages)) {
 		struct nvme_dmabuf_list *list =
 			&nmap->lists[nvme_prp_list_page(page)];
 
@@ -329,7 +334,7 @@ void nvme_pci_unmap_dmabuf(struct request *req)
 
 struct nvme_dmabuf_scan {
 	const struct io_dmabuf_map	*map;
-	bool				busy;
+	unsigned int			busy;
 };
 
 static bool nvme_dmabuf_scan_rq(struct request *req, void *data)
@@ -349,12 +354,13 @@ static bool nvme_dmabuf_scan_rq(struct request *req, void *data)
 	if (READ_ONCE(iod->dmabuf_map) != scan->map)
 		return true;
 
-	scan->busy = true;
-	return false;
+	scan->busy++;
+	return true;
 }
 
-static bool nvme_dmabuf_busy(struct nvme_dev *dev,
-			     const struct io_dmabuf_map *map)
+/* Number of commands that use the map: it falls, as nobody finds that any more */
+static unsigned int nvme_dmabuf_busy(struct nvme_dev *dev,
+				     const struct io_dmabuf_map *map)
 {
 	struct nvme_dmabuf_scan scan = { .map = map };
 	struct blk_mq_tag_set *set;
@@ -368,12 +374,12 @@ static bool nvme_dmabuf_busy(struct nvme_dev *dev,
 }
 
 /*
- * How long this takes is up to the controller.  If it doesn't complete all of
- * the commands in time, be it that it has stopped or that it is slow and there
- * are many, then it is reset, or a reset or its removal is under way.  Each of
- * them disables it, and cancels all commands afterwards.  None of it needs memory
- * or a lock that somebody has who waits for us: the work item has a rescuer, and
- * shutdown_lock is outside of nothing that we hold.
+ * How long this takes is up to the controller.  If it has stopped to complete
+ * commands, or is slow and there are so many that it takes minutes, then it is
+ * reset, or a reset or its removal is under way.  Each of them disables it, and
+ * cancels all commands afterwards.  None of it needs memory or a lock that
+ * somebody has who waits for us: the work item has a rescuer, and shutdown_lock
+ * is outside of nothing that we hold.
  *
  * A reset that comes first is as good as ours, as no request that found the map
  * is left to be started.
@@ -382,21 +388,27 @@ static void nvme_dmabuf_quiesce(struct io_dmabuf_device *ddev,
 				struct io_dmabuf_map *map)
 {
 	struct nvme_dev *dev = to_nvme_dmabuf_dev(ddev);
+	unsigned long end = jiffies + NVME_DMABUF_RESET_ALL;
 	unsigned long reset = jiffies + NVME_DMABUF_RESET;
-	unsigned int delay = 20;
+	unsigned int delay = 20, left = UINT_MAX, busy;
 
 	/* requests that have found the map are started, or have given up */
-	synchronize_rcu_expedited();
+	cond_synchronize_rcu_expedited(map->gp);
 
-	while (nvme_dmabuf_busy(dev, map)) {
-		if (time_after(jiffies, reset)) {
+	while ((busy = nvme_dmabuf_busy(dev, map))) {
+		if (busy < left) {
+			left = busy;
+			reset = jiffies + NVME_DMABUF_RESET;
+		}
+		if (time_after(jiffies, reset) || time_after(jiffies, end)) {
 			dev_warn(dev->ctrl.device,
 				 "a dma-buf of %s can't move, waiting for I/O: reset controller\n",
-				 map->attach->token->dmabuf->exp_name);
+				 map->attach->dmabuf->exp_name);
 			/* error recovery fails otherwise, see nvme_timeout() */
 			if (!pci_channel_offline(to_pci_dev(dev->dev)))
 				nvme_reset_ctrl(&dev->ctrl);
 			reset = jiffies + NVME_DMABUF_RESET;
+			end = reset;
 		}
 		usleep_range(delay, delay * 2);
 		delay = min(delay * 2, 5000U);
@@ -409,121 +421,176 @@ static void nvme_dmabuf_quiesce(struct io_dmabuf_device *ddev,
 	smp_mb();
 }
 
-static void nvme_dmabuf_free_lists(struct nvme_dev *dev,
-				   struct nvme_dmabuf_map *nmap)
+/*
+ * All of the list but for its pages, unless lists have to be aligned: requests
+ * point into the middle of this one.
+ */
+static int nvme_dmabuf_attach_init(struct io_dmabuf_device *ddev,
+				   struct io_dmabuf_attach *attach)
 {
-	unsigned int i;
+	u64 nr_pages = attach->dmabuf->size >> NVME_CTRL_PAGE_SHIFT;
+	struct nvme_dev *dev = to_nvme_dmabuf_dev(ddev);
+	struct nvme_dmabuf_list *lists;
 
-	for (i = 0; i < nvme_prp_list_pages(nmap->nr_pages); i++) {
-		struct nvme_dmabuf_list *list = &nmap->lists[i];
-
-		if (!list->prps)
-			continue;
-		dma_unmap_single(dev->dev, list->dma, NVME_CTRL_PAGE_SIZE,
-				 DMA_TO_DEVICE);
-		kfree(list->prps);
-		cond_resched();
-	}
-	kvfree(nmap->lists);
-}
-
-static int nvme_dmabuf_alloc_list(struct nvme_dev *dev,
-				  struct nvme_dmabuf_map *nmap, unsigned int i)
-{
-	unsigned int nr = nvme_prp_list_pages(nmap->nr_pages);
-	struct nvme_dmabuf_list *list = &nmap->lists[i];
-	u64 page = (u64)i * PRPS_PER_PAGE;
-	dma_addr_t dma;
-	__le64 *prps;
-
-	/* a power of two is naturally aligned, even if pages are larger */
-	prps = kzalloc(NVME_CTRL_PAGE_SIZE, GFP_KERNEL_ACCOUNT);
-	if (!prps)
+	/* two pages are PRP1 and PRP2 */
+	if (nr_pages <= 2 || nr_pages > UINT_MAX ||
+	    (dev->ctrl.quirks & NVME_QUIRK_DMAPOOL_ALIGN_512))
+		return 0;
+	lists = kvzalloc_objs(*lists, nvme_prp_list_pages(nr_pages),
+			      GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL |
+			      __GFP_NOWARN);
+	if (!lists)
 		return -ENOMEM;
-
-	nvme_prp_list_fill(prps, nvme_prp_list_len(i, nmap->nr_pages),
-			   &nmap->map,
-			   nmap->start + (page << NVME_CTRL_PAGE_SHIFT));
-	if (i + 1 < nr)
-		prps[PRPS_PER_PAGE] = cpu_to_le64(list[1].dma);
-
-	dma = dma_map_single(dev->dev, prps, NVME_CTRL_PAGE_SIZE,
-			     DMA_TO_DEVICE);
-	if (dma_mapping_error(dev->dev, dma)) {
-		kfree(prps);
-		return -ENOMEM;
-	}
-	list->prps = prps;
-	list->dma = dma;
+	attach->priv = lists;
 	return 0;
 }
 
-/*
- * Only if requests can't have an SGL data block in the command itself.  And not
- * if lists have to be aligned, as requests point into the middle of this one.
- */
-static bool nvme_dmabuf_need_list(struct nvme_dev *dev,
-				  struct nvme_dmabuf_map *nmap, u64 nr_pages)
+static void nvme_dmabuf_attach_exit(struct io_dmabuf_device *ddev,
+				    struct io_dmabuf_attach *attach)
 {
-	const struct io_dmabuf_token *token = nmap->map.attach->token;
-	u64 contig;
+	u64 nr_pages = attach->dmabuf->size >> NVME_CTRL_PAGE_SHIFT;
+	struct nvme_dmabuf_list *lists = attach->priv;
+	unsigned int i;
 
-	/* two pages are PRP1 and PRP2 */
-	if (nr_pages <= 2 || nr_pages > UINT_MAX)
-		return false;
-	if (dev->ctrl.quirks & NVME_QUIRK_DMAPOOL_ALIGN_512)
-		return false;
-	if (!nvme_ctrl_sgl_supported(&dev->ctrl) || !nvme_pci_sgl_threshold)
-		return true;
-	io_dmabuf_map_addr(&nmap->map, token->off, &contig);
-	return contig < token->len;
+	if (!lists)
+		return;
+	for (i = 0; i < nvme_prp_list_pages(nr_pages); i++) {
+		if (lists[i].prps) {
+			dma_unmap_single(ddev->dev, lists[i].dma,
+					 NVME_CTRL_PAGE_SIZE, DMA_TO_DEVICE);
+			kfree(lists[i].prps);
+		}
+		cond_resched();
+	}
+	kvfree(lists);
 }
 
+static void nvme_dmabuf_fill_list(struct nvme_dmabuf_map *nmap, __le64 *prps,
+				  unsigned int i)
+{
+	u64 page = (u64)i * PRPS_PER_PAGE;
+
+	nvme_prp_list_fill(prps, nvme_prp_list_len(i, nmap->nr_pages),
+			   &nmap->map, page << NVME_CTRL_PAGE_SHIFT);
+}
+
+/* No request uses the list, as none has found the map yet. */
 static int nvme_dmabuf_map_init(struct io_dmabuf_device *ddev,
 				struct io_dmabuf_map *map)
 {
-	const struct io_dmabuf_token *token = map->attach->token;
+	u64 nr_pages = map->attach->dmabuf->size >> NVME_CTRL_PAGE_SHIFT;
 	struct nvme_dmabuf_map *nmap = to_nvme_dmabuf_map(map);
-	struct nvme_dev *dev = to_nvme_dmabuf_dev(ddev);
-	u64 nr_pages = DIV_ROUND_UP_ULL(token->len, NVME_CTRL_PAGE_SIZE);
+	struct nvme_dmabuf_list *lists = map->attach->priv;
 	unsigned int i;
-	int ret;
 
-	if (!nvme_dmabuf_need_list(dev, nmap, nr_pages))
+	if (!lists)
 		return 0;
-
-	nmap->start = token->off;
+	nmap->lists = lists;
 	nmap->nr_pages = nr_pages;
-	i = nvme_prp_list_pages(nr_pages);
-	nmap->lists = kvzalloc_objs(*nmap->lists, i, GFP_KERNEL_ACCOUNT);
-	if (!nmap->lists)
-		return -ENOMEM;
-
-	/* from the end, each page of the list has the address of the next */
-	while (i--) {
-		ret = nvme_dmabuf_alloc_list(dev, nmap, i);
-		if (ret) {
-			nvme_dmabuf_free_lists(dev, nmap);
-			return ret;
+	for (i = 0; i < nvme_prp_list_pages(nr_pages); i++) {
+		if (lists[i].prps) {
+			dma_sync_single_for_cpu(ddev->dev, lists[i].dma,
+						NVME_CTRL_PAGE_SIZE,
+						DMA_TO_DEVICE);
+			nvme_dmabuf_fill_list(nmap, lists[i].prps, i);
+			dma_sync_single_for_device(ddev->dev, lists[i].dma,
+						   NVME_CTRL_PAGE_SIZE,
+						   DMA_TO_DEVICE);
 		}
 		cond_resched();
 	}
 	return 0;
 }
 
-static void nvme_dmabuf_map_exit(struct io_dmabuf_device *ddev,
-				 struct io_dmabuf_map *map)
+/*
+ * Other requests may use the pages next to it.  They don't go on to this one,
+ * as it isn't there yet.
+ */
+static int nvme_dmabuf_add_list(struct device *dev,
+				struct nvme_dmabuf_map *nmap, unsigned int i,
+				struct io_dmabuf_pages *pages)
+{
+	unsigned int nr = nvme_prp_list_pages(nmap->nr_pages);
+	struct nvme_dmabuf_list *list = &nmap->lists[i];
+	dma_addr_t dma;
+	__le64 *prps;
+
+	/* a power of two is naturally aligned, even if pages are larger */
+	prps = io_dmabuf_pages_take(pages);
+	nvme_dmabuf_fill_list(nmap, prps, i);
+	if (i + 1 < nr && list[1].prps)
+		prps[PRPS_PER_PAGE] = cpu_to_le64(list[1].dma);
+	dma = dma_map_single(dev, prps, NVME_CTRL_PAGE_SIZE, DMA_TO_DEVICE);
+	if (dma_mapping_error(dev, dma)) {
+		kfree(prps);
+		return -ENOMEM;
+	}
+	list->dma = dma;
+
+	if (i && list[-1].prps) {
+		WRITE_ONCE(list[-1].prps[PRPS_PER_PAGE], cpu_to_le64(dma));
+		dma_sync_single_for_device(dev, list[-1].dma,
+					   NVME_CTRL_PAGE_SIZE, DMA_TO_DEVICE);
+	}
+	/* pairs with smp_load_acquire() in nvme_prp_list_there() */
+	smp_store_release(&list->prps, prps);
+	return 0;
+}
+
+/* Only if requests can't have an SGL data block in the command itself. */
+static bool nvme_dmabuf_need_list(struct nvme_dev *dev,
+				  const struct nvme_dmabuf_map *nmap, u64 off,
+				  u64 len)
+{
+	u64 contig;
+
+	if (!nmap->lists || len <= 2 * NVME_CTRL_PAGE_SIZE)
+		return false;
+	if (!nvme_ctrl_sgl_supported(&dev->ctrl) || !nvme_pci_sgl_threshold)
+		return true;
+	io_dmabuf_map_addr(&nmap->map, off, &contig);
+	return contig < len;
+}
+
+static int nvme_dmabuf_map_window(struct io_dmabuf_device *ddev,
+				  struct io_dmabuf_map *map, u64 off, u64 len,
+				  struct io_dmabuf_pages *pages)
 {
 	struct nvme_dmabuf_map *nmap = to_nvme_dmabuf_map(map);
+	struct nvme_dev *dev = to_nvme_dmabuf_dev(ddev);
+	unsigned int i, first, last, need = 0;
+	int ret;
 
-	if (nmap->lists)
-		nvme_dmabuf_free_lists(to_nvme_dmabuf_dev(ddev), nmap);
+	if (!nvme_dmabuf_need_list(dev, nmap, off, len))
+		return 0;
+
+	first = nvme_prp_list_page((off >> NVME_CTRL_PAGE_SHIFT) + 1);
+	last = nvme_prp_list_page((off + len - 1) >> NVME_CTRL_PAGE_SHIFT);
+	last = min(last, nvme_prp_list_pages(nmap->nr_pages) - 1);
+	for (i = first; i <= last; i++)
+		need += !nmap->lists[i].prps;
+	if (need > pages->nr) {
+		pages->need = need;
+		return -ENOBUFS;
+	}
+	for (i = first; i <= last; i++) {
+		if (nmap->lists[i].prps)
+			continue;
+		ret = nvme_dmabuf_add_list(dev->dev, nmap, i, pages);
+		if (ret)
+			return ret;
+		cond_resched();
+	}
+	return 0;
 }
 
 static const struct io_dmabuf_device_ops nvme_dmabuf_ops = {
 	.map_size	= sizeof(struct nvme_dmabuf_map),
+	.attach_init	= nvme_dmabuf_attach_init,
+	.attach_exit	= nvme_dmabuf_attach_exit,
 	.map_init	= nvme_dmabuf_map_init,
-	.map_exit	= nvme_dmabuf_map_exit,
+	.map_window	= nvme_dmabuf_map_window,
+	.page_size	= NVME_CTRL_PAGE_SIZE,
 	.quiesce	= nvme_dmabuf_quiesce,
 };
 

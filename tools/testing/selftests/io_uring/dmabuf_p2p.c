@@ -273,20 +273,25 @@ static int revoke_in_flight(struct env *e, struct vfio_bar *bar, int what,
 	}
 	ret = ring_submit(&e->ring);
 	if (ret < 0)
-		return ret;
-	if (pthread_create(&thread, NULL, revoke_thread, &r))
-		return -EAGAIN;
+		return step_failed("submission", ret);
+	ret = pthread_create(&thread, NULL, revoke_thread, &r);
+	if (ret)
+		return step_failed("no thread to revoke it", -ret);
 	ret = ring_collect(&e->ring, res, NR_BLOCKS);
 	pthread_join(thread, NULL);
-	if (ret || r.ret)
-		return ret ?: r.ret;
+	if (ret)
+		return step_failed("completions", ret);
+	if (r.ret)
+		return step_failed("revocation", r.ret);
 	if (r.us > REVOKE_US)
-		return -ETIME;
+		return step_failed("revocation takes too long", -ETIME);
 	for (i = 0; i < NR_BLOCKS; i++) {
 		if (res[i] == BLOCK_LEN)
 			done++;
-		else if (res[i] != -ENODEV)
-			return res[i] < 0 ? res[i] : -EIO;
+		else if (res[i] < 0 && res[i] != -ENODEV)
+			return step_failed("result of a read", res[i]);
+		else if (res[i] >= 0)
+			return step_failed("short read", -EIO);
 	}
 	return done;
 }

@@ -7,6 +7,8 @@
  * overwritten. It has blocks of 512 bytes. What it holds is prepared and checked
  * by plain pread and pwrite of the block device.
  */
+#include <linux/capability.h>
+
 #include "iou_dmabuf_move.h"
 #include "kselftest_harness.h"
 
@@ -125,7 +127,7 @@ static int cmd_wait(struct _test_data_cmd *self, __u64 *user_data)
 			return ret;
 	} while (cqe.flags & IORING_CQE_F_SKIP);
 	if ((cqe.flags & IORING_CQE_F_32) && !ring_peek(&self->ring, &rest))
-		return -EBADMSG;
+		return step_failed("half of a CQE", -EBADMSG);
 	if (user_data)
 		*user_data = cqe.user_data;
 	return cqe.res;
@@ -174,11 +176,11 @@ static int write_read(struct _test_data_cmd *self,
 		return ret;
 	if (!holds(self, DISK_POISON, pos - 4096, 4096) ||
 	    !holds(self, DISK_POISON, pos + len, 4096))
-		return -EDOM;
+		return step_failed("beside of what was written", -EDOM);
 	ret = disk_rw(self->fd, self->mem, len, pos, false);
 	for (i = 0; !ret && i < len; i++)
 		if (self->mem[i] != pattern(off + i, BUF_SEED))
-			ret = -EBADMSG;
+			ret = step_failed("what was written", -EBADMSG);
 	if (ret)
 		return ret;
 
@@ -195,7 +197,7 @@ static int write_read(struct _test_data_cmd *self,
 	for (i = 0; !ret && i < all; i++)
 		if (self->mem[i] != (i < off || i >= off + len ? POISON :
 				     pattern(pos + i - off, DISK_SEED)))
-			ret = -EBADMSG;
+			ret = step_failed("what was read", -EBADMSG);
 	return ret;
 }
 
@@ -250,8 +252,10 @@ static int read_deep(struct _test_data_cmd *self,
 	memset(self->ring.u.sq.sqes, 0xff, nr * 2 * sizeof(*sqe));
 	for (i = 0; i < nr; i++) {
 		ret = cmd_wait(self, &user_data);
-		if (ret || user_data >= nr)
-			return ret ? ret : -EBADMSG;
+		if (ret)
+			return step_failed("result of a deep read", ret);
+		if (user_data >= nr)
+			return step_failed("a CQE of nobody", -EBADMSG);
 	}
 	ret = dbuf_read(&self->buf, self->mem, self->buf.size, 0);
 	for (i = 0; !ret && i < self->buf.size; i++) {
@@ -259,7 +263,7 @@ static int read_deep(struct _test_data_cmd *self,
 
 		if (self->mem[i] != (i < nr * len ? pattern(pos, DISK_SEED) :
 						    POISON))
-			ret = -EBADMSG;
+			ret = step_failed("what was read deep", -EBADMSG);
 	}
 	return ret;
 }
@@ -367,11 +371,11 @@ static int victim_init(struct victim *v)
 	v->page = mmap(NULL, ps, PROT_READ | PROT_WRITE,
 		       MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (v->page == MAP_FAILED || mlock(v->page, ps))
-		return -errno;
+		return step_failed("a page to watch", -errno);
 	memset(v->page, VICTIM_POISON, ps);
 	fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return -errno;
+		return step_failed("pagemap", -errno);
 	if (pread(fd, &entry, sizeof(entry),
 		  (uintptr_t)v->page / ps * sizeof(entry)) != sizeof(entry))
 		entry = 0;
@@ -704,6 +708,162 @@ TEST_F_TIMEOUT(cmd, stopped, LONG_TIMEOUT)
 	EXPECT_EQ(0, read_num(FAIL_IO "times"));
 	EXPECT_EQ(0, write_read(self, variant, 512, 65536, BASE));
 	EXPECT_EQ(0, dbuf_lost(&self->buf));
+}
+
+/* Whether the kernel has said so since @fd was at its end */
+static bool log_has(int fd, const char *what)
+{
+	bool found = false;
+	char line[2048];
+	ssize_t n;
+
+	/* a record each time, -EPIPE if some are gone */
+	while ((n = read(fd, line, sizeof(line) - 1)) > 0 || errno == EPIPE) {
+		line[n > 0 ? n : 0] = 0;
+		found |= strstr(line, what) != NULL;
+		errno = 0;
+	}
+	return found;
+}
+
+/*
+ * A drive that is slow, and has so much to do that a move takes longer than it
+ * waits for any one command: throttled to less than two commands a second. It is
+ * left to complete them.
+ */
+TEST_F_TIMEOUT(cmd, slow, LONG_TIMEOUT)
+{
+	unsigned int i, ended = 0, nr = RING_ENTRIES / 2, len = 4096;
+	struct io_uring_sqe *sqe;
+	int us, ret, log;
+
+	log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	ASSERT_LE(0, log);
+	for (i = 0; i < nr * len; i++)
+		self->mem[i] = pattern(BASE + i, DISK_SEED);
+	ASSERT_EQ(0, disk_rw(self->fd, self->mem, nr * len, BASE, true));
+	memset(self->mem, POISON, nr * len);
+	ASSERT_EQ(0, dbuf_write(&self->buf, self->mem, nr * len, 0));
+	/* until it has used up what it may do at once */
+	for (i = 0; i < 1000; i++) {
+		__u64 start = now_ms();
+
+		ASSERT_EQ(0, disk_rw(self->fd, self->mem, BLOCK, 0, false));
+		if (now_ms() - start > 300)
+			break;
+	}
+	if (i == 1000)
+		SKIP(return, "the drive isn't slow");
+	ASSERT_EQ(0, lseek(log, 0, SEEK_END));
+	/* nor do they time out one by one */
+	ASSERT_EQ(0, drive_put("queue/io_timeout", "600000"));
+	for (i = 0; i < nr; i++)
+		cmd_sqe(self, variant, false, i * len, len, BASE + i * len,
+			&sqe)->timeout_ms = 600000;
+	ASSERT_LT(0, ring_submit(&self->ring));
+	usleep(500000);
+	us = dbuf_move(&self->buf);
+	for (i = 0; i < nr; i++) {
+		ret = cmd_wait(self, NULL);
+		if (ret == -EINTR)
+			ended++;
+		else
+			EXPECT_EQ(0, ret);
+	}
+	EXPECT_EQ(0, drive_put("queue/io_timeout", "30000"));
+	TH_LOG("%d us to move, %u commands were canceled", us, ended);
+	EXPECT_LT(MOVE_WAIT_US, us);
+	EXPECT_EQ(0, ended);
+	/* a reset may wait until the drive has completed them */
+	EXPECT_FALSE(log_has(log, "reset controller"));
+	close(log);
+	ASSERT_EQ(0, dbuf_read(&self->buf, self->mem, nr * len, 0));
+	for (i = 0; i < nr * len; i++)
+		ASSERT_EQ(pattern(BASE + i, DISK_SEED), self->mem[i]);
+	EXPECT_EQ(0, dbuf_lost(&self->buf));
+}
+
+static int drop_rawio(void)
+{
+	struct __user_cap_header_struct head = {
+		.version = _LINUX_CAPABILITY_VERSION_3,
+	};
+	struct __user_cap_data_struct data[2];
+
+	if (syscall(__NR_capget, &head, data))
+		return -errno;
+	data[0].effective &= ~(1u << CAP_SYS_RAWIO);
+	return syscall(__NR_capset, &head, data) ? -errno : 0;
+}
+
+/*
+ * A namespace with metadata of its own, and a command without a buffer for it:
+ * the drive takes it from address 0, or puts it there
+ */
+TEST_F(cmd, no_metadata)
+{
+	const char *name = strrchr(getenv("IO_URING_TEST_DRIVE"), '/') + 1;
+
+	if (read_num("/sys/class/block/%s/metadata_bytes", name) <= 0)
+		SKIP(return, "%s has no metadata", name);
+	memset(self->mem, DISK_POISON, 65536);
+	ASSERT_EQ(0, disk_rw(self->fd, self->mem, 65536, BASE, true));
+	memset(self->mem, POISON, 65536);
+	ASSERT_EQ(0, dbuf_write(&self->buf, self->mem, 65536, 0));
+
+	/* a thread of the ring has what its creator has */
+	ASSERT_EQ(0, drop_rawio());
+	ring_exit(&self->ring);
+	ASSERT_EQ(0, ring_init(&self->ring, RING_ENTRIES, variant->type.setup |
+			       IORING_SETUP_SQE_MIXED | IORING_SETUP_CQE_MIXED));
+	ASSERT_EQ(0, ring_buffers_sparse(&self->ring, NR_BUFS));
+	ASSERT_EQ(1, ring_dbuf(&self->ring, 0, &self->buf, self->ng));
+	self->control = 0;
+	EXPECT_EQ(-EOPNOTSUPP, cmd_rw(self, variant, true, 0, 4096, BASE));
+	EXPECT_EQ(-EOPNOTSUPP, cmd_rw(self, variant, false, 0, 4096, BASE));
+	EXPECT_TRUE(holds(self, DISK_POISON, BASE, 65536));
+	ASSERT_EQ(0, dbuf_read(&self->buf, self->mem, 65536, 0));
+	EXPECT_TRUE(all_bytes(self->mem, POISON, 65536));
+}
+
+/* Commands to the controller have no dma-bufs, whatever those are good for */
+TEST_F(cmd, admin)
+{
+	char path[64], *end;
+	struct io_uring_sqe *sqe;
+	struct nvme_uring_cmd *cmd;
+	size_t size = self->buf.size;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s", getenv("IO_URING_TEST_DRIVE"));
+	end = strrchr(path, 'n');
+	ASSERT_NE(NULL, end);
+	*end = 0;
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	memset(self->mem, POISON, size);
+	ASSERT_EQ(0, dbuf_write(&self->buf, self->mem, size, 0));
+
+	EXPECT_EQ(-EOPNOTSUPP, ring_dbuf(&self->ring, 1, &self->buf, fd));
+	/* Identify Controller */
+	cmd = cmd_sqe(self, variant, false, 0, 4096, 0, &sqe);
+	sqe->fd = fd;
+	sqe->cmd_op = NVME_URING_CMD_ADMIN;
+	cmd->opcode = 6;
+	cmd->nsid = 0;
+	cmd->cdw10 = 1;
+	cmd->cdw12 = 0;
+	cmd->cdw14 = 0;
+	EXPECT_EQ(-EBADF, cmd_run(self));
+	/* not there either */
+	cmd_sqe(self, variant, false, 0, 4096, BASE, &sqe);
+	sqe->cmd_op = NVME_URING_CMD_ADMIN;
+	EXPECT_GT(0, cmd_run(self));
+
+	ASSERT_EQ(0, dbuf_read(&self->buf, self->mem, size, 0));
+	EXPECT_TRUE(all_bytes(self->mem, POISON, size));
+	EXPECT_EQ(0, write_read(self, variant, 512, 65536, BASE));
+	close(fd);
 }
 
 TEST_F(cmd, bad)

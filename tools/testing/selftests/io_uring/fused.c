@@ -7,15 +7,14 @@
  */
 #include <linux/filter.h>
 #include <linux/io_uring/bpf_filter.h>
-#include <netinet/in.h>
 #include <poll.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
 
 #include "iou_fail_nth.h"
 #include "iou_fused.h"
+#include "iou_net.h"
 #include "kselftest_harness.h"
 
 #define LATE_US		50000
@@ -195,7 +194,7 @@ static struct io_uring_sqe *fused_set(struct _test_data_fused *self,
 	    (sq->sqe_tail & mask) == mask)
 		sqe64(self, IORING_OP_NOP)->flags = IOSQE_CQE_SKIP_SUCCESS;
 	sqe = fused(self, off, len, lend);
-	sqe->nr_secondary = nr;
+	sqe->nr_members = nr;
 	m[0] = sqe + 1;
 	for (i = 1; i < nr; i++) {
 		m[i] = sqe64(self, IORING_OP_NOP);
@@ -229,9 +228,11 @@ static int next_with(struct ring *r, __u64 ud, int res, unsigned int flags)
 	return 0;
 }
 
+/* A command says with each error that nothing was committed */
 static int next_is(struct ring *r, __u64 ud, int res)
 {
-	return next_with(r, ud, res, 0);
+	return next_with(r, ud, res, ud == UD_CMD && res < 0 ?
+				     IORING_CQE_F_NOT_COMMITTED : 0);
 }
 
 /* The memory is back, after it was lent @nr times */
@@ -336,7 +337,7 @@ TEST_F(fused, nop)
 
 	for (i = 0; i < 3; i++) {
 		sqe = fused(self, 0, 4096, BOTH);
-		sqe->nr_secondary = i & 1;
+		sqe->nr_members = i & 1;
 		/* a result, and one that is a failure */
 		sqe[1].nop_flags = IORING_NOP_INJECT_RESULT;
 		sqe[1].len = i == 2 ? -ENXIO : i;
@@ -593,8 +594,8 @@ struct bad {
 		__VA_ARGS__; \
 	}
 
-BAD(nr_short, sqe->nr_secondary = 2)
-BAD(nr_many, sqe->nr_secondary = 65)
+BAD(nr_short, sqe->nr_members = 2)
+BAD(nr_many, sqe->nr_members = 65)
 BAD(pad, sqe->__pad1 = 1)
 BAD(file_index, sqe->file_index = 1)
 BAD(ioprio, sqe->ioprio = 1)
@@ -969,7 +970,7 @@ TEST_F(fused, set_short)
 	for (one = 0; one < 2; one++) {
 		sqe = fused_set(self, 0, 4096, DEST, 3, m);
 		sqe->fused_flags = one ? IORING_FUSED_ONE_CQE : 0;
-		sqe->nr_secondary = 4;
+		sqe->nr_members = 4;
 		ASSERT_EQ(0, submit(self));
 		ASSERT_EQ(0, one ? next_is(r, UD_CMD, -EINVAL) :
 				   set_is(self, 3, res, -EINVAL));
@@ -1099,7 +1100,7 @@ TEST_F(fused, set_link)
 	sqe = sqe64(self, IORING_OP_NOP);
 	sqe->user_data = 15;
 	sqe->flags |= IOSQE_IO_LINK;
-	fused_set(self, 0, 4096, DEST, 3, m)->nr_secondary = 4;
+	fused_set(self, 0, 4096, DEST, 3, m)->nr_members = 4;
 	ASSERT_EQ(0, submit(self));
 	EXPECT_EQ(0, next_is(r, 15, -ECANCELED));
 	EXPECT_EQ(0, set_is(self, 3, no, -EINVAL));
@@ -1170,10 +1171,10 @@ static void *flip(void *arg)
 		m = f->m;
 		if (!cmd)
 			continue;
-		cmd->nr_secondary = 2;
+		cmd->nr_members = 2;
 		m->opcode = IORING_OP_NOP;
 		m->addr = 0;
-		cmd->nr_secondary = 3;
+		cmd->nr_members = 3;
 		m->opcode = IORING_OP_READ;
 		m->addr = 4000;
 	}
@@ -1319,26 +1320,9 @@ TEST_F(fused, writev)
 }
 
 /* A connection. The receiver has little room, the sender has much. */
-static int tcp_pair(int *s)
+static int zc_pair(int *s)
 {
-	struct sockaddr_in sin = {
-		.sin_family = AF_INET,
-		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-	};
-	int l = socket(AF_INET, SOCK_STREAM, 0), small = 4096, big = 4 << 20;
-	socklen_t len = sizeof(sin);
-
-	s[0] = socket(AF_INET, SOCK_STREAM, 0);
-	if (l < 0 || s[0] < 0 ||
-	    setsockopt(l, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)) ||
-	    setsockopt(s[0], SOL_SOCKET, SO_SNDBUFFORCE, &big, sizeof(big)) ||
-	    bind(l, (void *)&sin, len) || listen(l, 1) ||
-	    getsockname(l, (void *)&sin, &len) ||
-	    connect(s[0], (void *)&sin, len))
-		return -errno;
-	s[1] = accept(l, NULL, NULL);
-	close(l);
-	return s[1] < 0 ? -errno : 0;
+	return tcp_pair(s, 4096, 4 << 20);
 }
 
 /* Whether the next @len bytes of a socket are the pattern from @pos on */
@@ -1576,7 +1560,7 @@ TEST_F(fused, send_zc)
 	fill_pattern(self->lender.mem, MEM, SEED);
 	/* nothing would report it */
 	for (i = 0; i < 2; i++) {
-		ASSERT_EQ(0, tcp_pair(s));
+		ASSERT_EQ(0, zc_pair(s));
 		sqe = fused(self, 4096, 2 * ZC_LEN, SOURCE);
 		sqe->fused_flags = IORING_FUSED_ONE_CQE;
 		set_zc(sqe + 1, i, s[0], &hdr);
@@ -1590,7 +1574,7 @@ TEST_F(fused, send_zc)
 	for (i = 0; i < 4; i++) {
 		bool msg = i & 1, one = i & 2;
 
-		ASSERT_EQ(0, tcp_pair(s));
+		ASSERT_EQ(0, zc_pair(s));
 		sqe = fused(self, 4096, 2 * ZC_LEN, SOURCE);
 		sqe->fused_flags = one ? IORING_FUSED_ONE_CQE : 0;
 		set_zc(sqe + 1, msg, s[0], &hdr);
@@ -1656,7 +1640,7 @@ TEST(send_zc_small_cq)
 		struct io_uring_sqe *sqe, *m;
 		int first = 0;
 
-		ASSERT_EQ(0, tcp_pair(s));
+		ASSERT_EQ(0, zc_pair(s));
 		for (j = 0; j < 4; j++) {
 			sqe = &r.u.sq.sqes[2 * (r.u.sq.sqe_tail++ & 3)];
 			memset(sqe, 0, 2 * sizeof(*sqe));
@@ -1666,7 +1650,7 @@ TEST(send_zc_small_cq)
 				sqe->fd = l.fd;
 				sqe->cmd_op = IORING_MOCK_CMD_LEND;
 				sqe->len = SOURCE;
-				sqe->nr_secondary = 4;
+				sqe->nr_members = 4;
 				sqe->fused_flags = one ? IORING_FUSED_ONE_CQE : 0;
 				sqe->user_data = UD_CMD;
 				lend_of(sqe)->len = MEM;
@@ -1755,7 +1739,7 @@ TEST_F(fused, send_zc_fails)
 	unsigned int i, lent = 0;
 	int s[2];
 
-	ASSERT_EQ(0, tcp_pair(s));
+	ASSERT_EQ(0, zc_pair(s));
 	for (i = 0; i < 4; i++) {
 		bool msg = i & 1, one = i & 2;
 
@@ -1821,7 +1805,7 @@ TEST_F(fused, send_zc_drain)
 	int s[2];
 
 	fill_pattern(self->lender.mem, MEM, SEED);
-	ASSERT_EQ(0, tcp_pair(s));
+	ASSERT_EQ(0, zc_pair(s));
 	sqe = sqe64(self, IORING_OP_READ);
 	sqe->fd = self->pipe[0];
 	sqe->addr = u64_ptr(self->lender.mem + MEM - 1);
@@ -1857,7 +1841,7 @@ TEST_F(fused, send_zc_killed)
 	char c;
 
 	fill_pattern(self->lender.mem, MEM, SEED);
-	ASSERT_EQ(0, tcp_pair(s));
+	ASSERT_EQ(0, zc_pair(s));
 	ASSERT_EQ(0, pipe(ready));
 	pid = fork();
 	ASSERT_LE(0, pid);
@@ -2406,7 +2390,7 @@ TEST_F(fused, taken)
 	close(s[1]);
 
 	/* that much of two ranges, which isn't more than two bytes for that */
-	ASSERT_EQ(0, tcp_pair(s));
+	ASSERT_EQ(0, zc_pair(s));
 	ASSERT_EQ(0, setsockopt(s[0], SOL_SOCKET, SO_SNDBUF, &small,
 				sizeof(small)));
 	sqe = fused(self, 0, MEM, SOURCE | IORING_MOCK_LEND_RESULT);
@@ -3006,7 +2990,7 @@ TEST(needs_128)
 			}
 			sqe = ring_sqe(&r, IORING_OP_FUSED_CMD);
 			sqe->user_data = UD_CMD;
-			sqe->nr_secondary = nrs[j];
+			sqe->nr_members = nrs[j];
 			/* requests of their own */
 			for (n = 0; n < 5; n++)
 				ring_sqe(&r, IORING_OP_NOP)->user_data = 10 + n;

@@ -50,7 +50,7 @@ static struct io_uring_sqe *lend(struct place *p, unsigned int dir,
 	sqe->cmd_op = IORING_MOCK_CMD_LEND;
 	sqe->len = dir;
 	sqe->user_data = UD_CMD;
-	sqe->nr_secondary = nr;
+	sqe->nr_members = nr;
 	range->len = LEN;
 	sqe[1].opcode = IORING_OP_NOP;
 	sqe[1].user_data = UD_MEMBER;

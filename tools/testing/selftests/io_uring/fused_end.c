@@ -5,13 +5,13 @@
  * error, devices can be deleted, and neither takes long.
  */
 #include <linux/fuse.h>
-#include <netinet/in.h>
+#include <poll.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
+#include "iou_net.h"
 #include "iou_ublk.h"
 #include "kselftest_harness.h"
 
@@ -344,6 +344,40 @@ TEST_F(unstarted, killed)
 	EXPECT_TRUE(is_gone(id));
 }
 
+static void spin(unsigned int n)
+{
+	while (n--)
+		__asm__ volatile("" ::: "memory");
+}
+
+/* STOP_DEV takes the command back that the server's ring cancels as it goes */
+TEST(stop_and_exit)
+{
+	struct ublk_dev d = { };
+	unsigned int i;
+	int ret;
+
+	ret = ublk_dev_add(&d, 0);
+	if (ret == -ENOENT)
+		SKIP(return, "no /dev/ublk-control");
+	ASSERT_EQ(0, ret);
+	for (i = 0; i < 200; i++) {
+		if (d.cdev < 0)
+			d.cdev = ublk_open("/dev/ublkc%u", d.id, O_RDWR);
+		ASSERT_LE(0, d.cdev);
+		ASSERT_EQ(0, server_init(&d, 0));
+		ASSERT_EQ(0, fetch(&d, 0, 1));
+		/* its work is somewhere else, and later by no more than this */
+		ring_exit(&d.ring);
+		spin(i * 200);
+		ASSERT_EQ(0, ublk_dev_ctrl(&d, UBLK_U_CMD_STOP_DEV, NULL, 0, 0));
+		close(d.cdev);
+		d.cdev = -1;
+	}
+	ublk_dev_exit(&d);
+	EXPECT_TRUE(is_gone(d.id));
+}
+
 /* ------------------------------------------- members that nothing completes */
 
 /* A file system of one file, whose reads are never answered */
@@ -387,7 +421,10 @@ static void fuse_handle(struct fuse *f, const struct fuse_in_header *in,
 		/* who waits for a folio can be killed */
 		.flags = FUSE_ASYNC_READ,
 	};
-	const struct fuse_open_out file = { .open_flags = open_flags };
+	/* a close doesn't wait for the server, which is nobody's business here */
+	const struct fuse_open_out file = {
+		.open_flags = open_flags | FOPEN_NOFLUSH,
+	};
 	struct fuse_entry_out entry = {
 		.nodeid = 2, .entry_valid = 1000, .attr_valid = 1000,
 	};
@@ -460,7 +497,11 @@ static int fuse_begin(struct fuse *f, unsigned int open_flags)
 	close(f->dev);
 	snprintf(name, sizeof(name), "%s/file", f->dir);
 	fd = open(name, O_RDONLY | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
+	if (fd < 0)
+		return -errno;
+	/* FUSE learns that it has no poll, which io_uring asks for at each read */
+	poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, 0);
+	return fd;
 }
 
 static void fuse_kill(struct fuse *f)
@@ -537,25 +578,6 @@ FIXTURE_TEARDOWN(stuck)
 {
 }
 
-static int tcp_pair(int *s)
-{
-	struct sockaddr_in sin = {
-		.sin_family = AF_INET,
-		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-	};
-	int l = socket(AF_INET, SOCK_STREAM, 0);
-	socklen_t len = sizeof(sin);
-
-	s[0] = socket(AF_INET, SOCK_STREAM, 0);
-	if (l < 0 || s[0] < 0 || bind(l, (void *)&sin, len) || listen(l, 1) ||
-	    getsockname(l, (void *)&sin, &len) ||
-	    connect(s[0], (void *)&sin, len))
-		return -errno;
-	s[1] = accept(l, NULL, NULL);
-	close(l);
-	return s[1] < 0 ? -errno : 0;
-}
-
 /* -ENOENT if the kernel doesn't have it */
 static int stuck_begin(struct _test_data_stuck *self, enum stuck kind)
 {
@@ -569,7 +591,7 @@ static int stuck_begin(struct _test_data_stuck *self, enum stuck kind)
 		ret = socketpair(AF_UNIX, SOCK_STREAM, 0, fds);
 		break;
 	case RECV_TCP:
-		ret = tcp_pair(fds);
+		ret = tcp_pair(fds, 0, 0);
 		break;
 	case READ_PIPE:
 		ret = pipe(fds);
@@ -616,6 +638,9 @@ static void stuck_serve(struct _test_data_stuck *self, enum stuck kind,
 	if (kind == SEND_UNIX || kind == RECV_REST)
 		m[0]->msg_flags = MSG_WAITALL;
 	m[0]->flags = variant->sqe_flags;
+	/* FUSE waits for its server where a read is issued: not in this task */
+	if (kind >= READ_FUSE)
+		m[0]->flags |= IOSQE_ASYNC;
 	if (ring_submit(&d.ring) < 0)
 		_exit(2);
 	for (i = 0; i < 50; i++) {

@@ -338,7 +338,7 @@ static void add_command(struct _test_data_fuzz *self, bool linked, bool last)
 	sqe->fd = self->lender.fd;
 	sqe->cmd_op = IORING_MOCK_CMD_LEND;
 	sqe->len = one_in(self, 4) ? SOURCE : one_in(self, 4) ? DEST : BOTH;
-	sqe->nr_secondary = nr;
+	sqe->nr_members = nr;
 	((struct io_uring_mock_lend *)sqe->cmd)->len = LENT;
 	if (one_in(self, 4))
 		((struct io_uring_mock_lend *)sqe->cmd)->delay_us = 500;
@@ -353,7 +353,7 @@ static void add_command(struct _test_data_fuzz *self, bool linked, bool last)
 
 	switch (bad) {
 	case 1:
-		sqe->nr_secondary = one_in(self, 2) ? 65 : 65535;
+		sqe->nr_members = one_in(self, 2) ? 65 : 65535;
 		cmd->early = true;
 		takes = false;
 		break;
@@ -384,7 +384,7 @@ static void add_command(struct _test_data_fuzz *self, bool linked, bool last)
 		break;
 	case 8:
 		if (last)
-			sqe->nr_secondary += 1 + rnd(self, 50);
+			sqe->nr_members += 1 + rnd(self, 50);
 		break;
 	}
 	if (!half) {
@@ -480,6 +480,9 @@ static bool agrees(struct _test_data_fuzz *self, const struct io_uring_cqe *cqe)
 		return !self->req[req->cmd].seen && !self->req[req->cmd].one &&
 		       !self->req[req->cmd].early;
 	case COMMAND:
+		if (cqe->flags !=
+		    (cqe->res < 0 ? IORING_CQE_F_NOT_COMMITTED : 0))
+			return false;
 		if (req->early)
 			return cqe->res == -EINVAL ||
 			       (req->linked && cqe->res == -ECANCELED);

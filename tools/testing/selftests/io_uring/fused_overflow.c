@@ -3,11 +3,10 @@
  * Fused commands whose members post more CQEs than the CQ has room for: none is
  * lost, whatever fails.
  */
-#include <netinet/in.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 
 #include "iou_fused.h"
+#include "iou_net.h"
 #include "kselftest_harness.h"
 
 #define NR		4
@@ -82,30 +81,6 @@ FIXTURE_TEARDOWN(overflow)
 		lender_exit(&self->run.lender);
 }
 
-static int tcp_pair(int *s)
-{
-	struct sockaddr_in sin = {
-		.sin_family = AF_INET,
-		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-	};
-	int l = socket(AF_INET, SOCK_STREAM, 0);
-	struct timeval tv = { .tv_sec = WAIT_MS / 1000 };
-	socklen_t len = sizeof(sin);
-
-	s[0] = socket(AF_INET, SOCK_STREAM, 0);
-	if (l < 0 || s[0] < 0 ||
-	    bind(l, (void *)&sin, len) || listen(l, 1) ||
-	    getsockname(l, (void *)&sin, &len) ||
-	    connect(s[0], (void *)&sin, len))
-		return -errno;
-	s[1] = accept(l, NULL, NULL);
-	close(l);
-	if (s[1] < 0 ||
-	    setsockopt(s[1], SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)))
-		return -errno;
-	return 0;
-}
-
 /*
  * A ring with as few CQEs as a command with NR members can be submitted to:
  * there are no fewer than SQEs, and on a mixed ring it takes one more of these.
@@ -116,10 +91,14 @@ static int run_begin(struct run *run, unsigned int setup)
 	struct io_uring_params p = {
 		.flags = setup | IORING_SETUP_CQSIZE, .cq_entries = entries,
 	};
+	struct timeval tv = { .tv_sec = WAIT_MS / 1000 };
 	int ret = ring_init_params(&run->ring, entries, &p);
 
 	for (i = 0; i < NR && !ret; i++) {
-		ret = tcp_pair(run->sock[i]);
+		ret = tcp_pair(run->sock[i], 0, 0);
+		if (!ret && setsockopt(run->sock[i][1], SOL_SOCKET, SO_RCVTIMEO,
+				       &tv, sizeof(tv)))
+			ret = -errno;
 		run->cqe[i].res = NOT_YET;
 		run->notified[i] = false;
 	}
@@ -183,7 +162,7 @@ static struct io_uring_sqe *prepare(struct run *run, unsigned int flags,
 	sqe->flags = flags;
 	sqe->user_data = UD_CMD;
 	sqe->fused_flags = one ? IORING_FUSED_ONE_CQE : 0;
-	sqe->nr_secondary = NR;
+	sqe->nr_members = NR;
 	lend->off = OFF;
 	lend->len = AREA;
 	for (i = 0; i < NR; i++) {
@@ -258,7 +237,8 @@ static int take(struct run *run)
 	}
 	if (cqe.user_data == UD_CANCEL)
 		return cqe.res > 0 ? -EBADMSG : 0;
-	if (cqe.user_data == UD_CMD && run->cmd.res == NOT_YET && !cqe.flags) {
+	if (cqe.user_data == UD_CMD && run->cmd.res == NOT_YET &&
+	    cqe.flags == (cqe.res < 0 ? IORING_CQE_F_NOT_COMMITTED : 0)) {
 		run->cmd = cqe;
 		return 0;
 	}

@@ -53,19 +53,10 @@ static struct io_uring_sqe *fused(struct ring *r, int cdev, unsigned int flags,
 				  unsigned int nr, struct io_uring_sqe **m)
 {
 	struct io_uring_sqe *sqe;
-	unsigned int i;
 
-	if ((r->u.sq.sqe_tail & *r->u.sq.kring_mask) == *r->u.sq.kring_mask)
-		ring_sqe(r, IORING_OP_NOP)->flags = IOSQE_CQE_SKIP_SUCCESS;
-	sqe = ring_sqe(r, IORING_OP_FUSED_CMD);
-	sqe->cmd_op = UBLK_U_IO_FUSED_SUBMIT_IO;
-	sqe->fd = cdev;
+	sqe = ublk_fused(r, cdev, UBLK_U_IO_FUSED_SUBMIT_IO, nr, m);
 	sqe->flags = flags;
-	sqe->fused_flags = IORING_FUSED_ONE_CQE;
-	sqe->nr_secondary = nr;
 	sqe->user_data = 1;
-	for (i = 0; i < nr; i++)
-		m[i] = ring_sqe(r, IORING_OP_NOP);
 	return sqe;
 }
 
@@ -530,6 +521,98 @@ TEST_F(ublk, commit_fails)
 	ASSERT_EQ(-EIO, request_finish(self, -EIO));
 }
 
+/* The CQE that comes next: its result, and what it says of the request before */
+static int result_flags(struct _test_data_ublk *self, unsigned int *flags)
+{
+	struct io_uring_cqe cqe;
+	int ret = ring_wait(&self->dev.ring, &cqe);
+
+	*flags = cqe.flags;
+	return ret ? ret : cqe.res;
+}
+
+static int run_flags(struct _test_data_ublk *self, unsigned int *flags)
+{
+	int ret = submit(self);
+
+	return ret ? ret : result_flags(self, flags);
+}
+
+/* Which part of it was committed: nothing, some, or all. The error says what else */
+TEST_F(ublk, commit_flags)
+{
+	struct io_uring_sqe *m[2];
+	unsigned int i, flags;
+
+	/* all, and the flags are those of the request before */
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, request_begin(self, CLIENT_READ));
+		fused_commit(self, 1, m);
+		set_rw(m[0], IORING_OP_READ, self->file, 0, REQ_SIZE, 0);
+		ASSERT_EQ(0, submit(self));
+		ASSERT_EQ(REQ_SIZE, request_end(self));
+		self->dev.op = CLIENT_READ;
+		self->dev.moved = NOT_YET;
+		ASSERT_EQ(0, pthread_create(&self->dev.client, NULL,
+					    ublk_client_thread, &self->dev));
+		ASSERT_EQ(0, result_flags(self, &flags));
+		EXPECT_EQ(0, flags);
+
+		/* some of it */
+		fused_commit(self, 1, m);
+		set_rw(m[0], IORING_OP_READ, self->file, 0, HALF, 0);
+		ASSERT_EQ(0, run_flags(self, &flags));
+		EXPECT_EQ(IORING_CQE_F_PARTIAL, flags);
+		ASSERT_EQ(HALF >> 9, self->dev.iod->start_sector);
+
+		/* and nothing: members fail, are refused, or there is no command */
+		fused_commit(self, 1, m);
+		gap_at_start(self, m);
+		ASSERT_EQ(-EFAULT, run_flags(self, &flags));
+		EXPECT_EQ(IORING_CQE_F_NOT_COMMITTED, flags);
+		fused_commit(self, 2, m);
+		same_twice(self, m);
+		ASSERT_EQ(-EINVAL, run_flags(self, &flags));
+		EXPECT_EQ(IORING_CQE_F_NOT_COMMITTED, flags);
+		ublk_io_cmd_of(fused_req(self, 1, m))->tag = 1;
+		ASSERT_EQ(-EINVAL, run_flags(self, &flags));
+		EXPECT_EQ(IORING_CQE_F_NOT_COMMITTED, flags);
+		fused_req(self, 1, m)->file_index = 1;
+		ASSERT_EQ(-EINVAL, run_flags(self, &flags));
+		EXPECT_EQ(IORING_CQE_F_NOT_COMMITTED, flags);
+		fused_req(self, 1, m)->flags |= IOSQE_BUFFER_SELECT;
+		ASSERT_GT(0, run_flags(self, &flags));
+		EXPECT_EQ(IORING_CQE_F_NOT_COMMITTED, flags);
+
+		/* a lend fails, or not */
+		fused_req(self, 1, m);
+		set_rw(m[0], IORING_OP_READ, -1, 0, HALF, 0);
+		ASSERT_EQ(-EBADF, run_flags(self, &flags));
+		EXPECT_EQ(IORING_CQE_F_NOT_COMMITTED, flags);
+		fused_req(self, 1, m);
+		set_rw(m[0], IORING_OP_READ, self->file, 0, HALF, HALF);
+		ASSERT_EQ(HALF, run_flags(self, &flags));
+		EXPECT_EQ(0, flags);
+
+		/* it is told once */
+		ASSERT_EQ(REQ_SIZE, request_finish(self, HALF));
+		EXPECT_EQ(REQ_SIZE, check_pattern(self->dev.data, REQ_SIZE,
+						  SEED));
+	}
+	/* the device is stopped: that isn't one of them */
+	ASSERT_EQ(0, request_begin(self, CLIENT_READ));
+	fused_commit(self, 1, m);
+	set_rw(m[0], IORING_OP_READ, self->file, 0, REQ_SIZE, 0);
+	ASSERT_EQ(0, submit(self));
+	ASSERT_EQ(REQ_SIZE, request_end(self));
+	close(self->dev.bdev);
+	self->dev.bdev = -1;
+	self->dev.started = false;
+	ASSERT_EQ(0, ublk_dev_ctrl(&self->dev, UBLK_U_CMD_STOP_DEV, NULL, 0, 0));
+	ASSERT_EQ(UBLK_IO_RES_ABORT, result_flags(self, &flags));
+	EXPECT_EQ(0, flags);
+}
+
 /* Part of a read, with its data lent once more: that much when it is back */
 TEST_F(ublk, commit_short_busy)
 {
@@ -688,6 +771,66 @@ TEST_F(ublk, command_member)
 	}
 	ASSERT_EQ(0, ring_register(&self->dev.ring, IORING_UNREGISTER_FILES,
 				   NULL, 0));
+}
+
+/* A member that has no file isn't given one later, when nobody looks any more */
+TEST_F(ublk, command_member_late)
+{
+	struct ring *r = &self->dev.ring;
+	struct io_uring_sqe *m[2], *sqe;
+	struct io_uring_cqe cqe;
+	unsigned char byte = 0;
+	__u32 workers[2] = { 1, 1 };
+	struct blocker b;
+	unsigned int i;
+	void *page;
+	int fd, ret;
+
+	if (self->flags & IOSQE_ASYNC) {
+		TH_LOG("n/a: %s", "the command itself would wait");
+		return;
+	}
+	ASSERT_EQ(0, ring_register(r, IORING_REGISTER_IOWQ_MAX_WORKERS, workers,
+				   2));
+	page = mmap(NULL, getpagesize(), PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, page);
+	ret = blocker_init(&b, page, getpagesize(), 0x55);
+	if (ret)
+		SKIP(return, "no userfaultfd: %s", strerror(-ret));
+	fd = dup(self->dev.cdev);
+	ASSERT_LE(0, fd);
+	close(fd);
+
+	/* the one worker is busy, and has this behind it */
+	ASSERT_EQ(0, request_begin(self, CLIENT_READ));
+	sqe = ring_sqe(r, IORING_OP_MEMCPY);
+	sqe->fd = -1;
+	sqe->addr = u64_ptr(&byte);
+	sqe->addr2 = u64_ptr(page);
+	sqe->len = 1;
+	sqe->flags = IOSQE_ASYNC;
+	sqe->user_data = 2;
+	ASSERT_EQ(0, submit(self));
+	ASSERT_TRUE(blocker_wait(&b, WAIT_MS / 4));
+	fused_req(self, 2, m);
+	set_rw(m[0], IORING_OP_READ, self->file, 0, REQ_SIZE, 0);
+	m[1]->opcode = IORING_OP_URING_CMD;
+	m[1]->fd = fd;
+	m[1]->flags = IOSQE_ASYNC;
+	m[1]->cmd_op = UBLK_U_IO_FETCH_REQ;
+	ASSERT_EQ(0, submit(self));
+	linger(self, 100);
+	ASSERT_EQ(fd, dup2(self->dev.cdev, fd));
+	EXPECT_TRUE(blocker_release(&b));
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, ring_wait(r, &cqe));
+		EXPECT_EQ(cqe.user_data == 2 ? 1 : -EBADF, cqe.res);
+	}
+	EXPECT_EQ(0x55, byte);
+	close(fd);
+	munmap(page, getpagesize());
+	ASSERT_EQ(REQ_SIZE, request_finish(self, REQ_SIZE));
 }
 
 /* Threads that use the data of whatever the server has, until it is told */
@@ -1115,7 +1258,10 @@ static int fill(struct _test_data_ublk *s, unsigned int off, unsigned int len)
 /* The rest of the data is asked for, from @off on */
 static bool asked_again(struct _test_data_ublk *s, unsigned int off)
 {
-	return !ring_result(&s->dev.ring) && s->dev.iod->start_sector == off >> 9 &&
+	unsigned int flags;
+
+	return !result_flags(s, &flags) && flags == IORING_CQE_F_PARTIAL &&
+	       s->dev.iod->start_sector == off >> 9 &&
 	       s->dev.iod->nr_sectors == (REQ_SIZE - off) >> 9;
 }
 
@@ -1224,6 +1370,54 @@ TEST_F(verified, part)
 	ASSERT_EQ(HALF - 4608, fill(s, 0, HALF - 4608));
 	ASSERT_EQ(REQ_SIZE, request_finish(s, HALF - 4608));
 	EXPECT_EQ(REQ_SIZE, check_pattern(s->dev.data, REQ_SIZE, SEED));
+}
+
+/*
+ * What only the server could answer: it would never end once it is killed. The
+ * client's memory is as it was.
+ */
+TEST_F(verified, no_user_served)
+{
+	struct _test_data_ublk *s = &self->s;
+	struct io_uring_sqe *m[2];
+	struct iovec iov = { NULL, REQ_SIZE };
+	int fds[] = { s->dev.bdev };
+
+	ASSERT_EQ(0, ring_register(&s->dev.ring, IORING_REGISTER_FILES, fds, 1));
+	ASSERT_EQ(0, request_begin(s, CLIENT_READ));
+	fused_req(s, 1, m);
+	set_rw(m[0], IORING_OP_READ, s->dev.bdev, 0, REQ_SIZE, 0);
+	ASSERT_EQ(-EOPNOTSUPP, ring_run(&s->dev.ring));
+	fused_req(s, 1, m);
+	set_rw(m[0], IORING_OP_READ_FIXED, 0, 0, REQ_SIZE, 0);
+	m[0]->flags = IOSQE_FIXED_FILE;
+	ASSERT_EQ(-EOPNOTSUPP, ring_run(&s->dev.ring));
+	fused_req(s, 1, m);
+	set_rw(m[0], IORING_OP_READV_FIXED, s->dev.bdev, 0, 1, 0);
+	m[0]->addr = u64_ptr(&iov);
+	m[0]->flags = IOSQE_ASYNC;
+	ASSERT_EQ(-EOPNOTSUPP, ring_run(&s->dev.ring));
+	/* in a command that commits, with others that are fine */
+	fused_commit(s, 2, m);
+	set_rw(m[0], IORING_OP_READ, s->dev.bdev, 0, HALF, 0);
+	set_rw(m[1], IORING_OP_READ, s->file, HALF, HALF, HALF);
+	ASSERT_EQ(-EOPNOTSUPP, ring_run(&s->dev.ring));
+	EXPECT_TRUE(all_bytes(s->dev.data, POISON, HALF));
+	ASSERT_EQ(HALF, fill(s, 0, HALF));
+	ASSERT_EQ(REQ_SIZE, request_finish(s, REQ_SIZE));
+	EXPECT_EQ(REQ_SIZE, check_pattern(s->dev.data, REQ_SIZE, SEED));
+
+	ASSERT_EQ(0, request_begin(s, CLIENT_WRITE));
+	fused_req(s, 1, m);
+	set_rw(m[0], IORING_OP_WRITE, s->dev.bdev, 0, REQ_SIZE, 0);
+	ASSERT_EQ(-EOPNOTSUPP, ring_run(&s->dev.ring));
+	/* no file, and a file that isn't there, are as before */
+	fused_req(s, 1, m);
+	ASSERT_EQ(0, ring_run(&s->dev.ring));
+	fused_req(s, 1, m);
+	set_rw(m[0], IORING_OP_WRITE, -1, 0, REQ_SIZE, 0);
+	ASSERT_EQ(-EBADF, ring_run(&s->dev.ring));
+	ASSERT_EQ(-EIO, request_finish(s, -EIO));
 }
 
 TEST_F(verified, write)

@@ -214,7 +214,7 @@ static inline struct io_uring_sqe *ublk_fused(struct ring *r, int cdev,
 	sqe->cmd_op = op;
 	sqe->fd = cdev;
 	sqe->fused_flags = IORING_FUSED_ONE_CQE;
-	sqe->nr_secondary = nr;
+	sqe->nr_members = nr;
 	for (i = 0; i < nr; i++)
 		m[i] = ring_sqe(r, IORING_OP_NOP);
 	return sqe;

@@ -463,8 +463,8 @@ static int nbd_reply_tag(const struct nbd_conn *conn, const struct ublk_queue *q
 
 /*
  * The RECV of a request's data that was to complete it. If it hasn't, for which
- * it takes a connection that is lost, the command says so: the request, or what
- * is left of it, is coming again.
+ * it takes a connection that is lost, the command says so: the request is coming
+ * again (IORING_CQE_F_NOT_COMMITTED), or what is left of it (_PARTIAL).
  */
 static void nbd_received_last(struct ublk_thread *t, struct ublk_queue *q, int tag, int res)
 {
