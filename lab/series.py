@@ -302,7 +302,7 @@ class Index:
         argv = ["apply", "--cached", "--whitespace=nowarn", "-v"] + (["-R"] if reverse else [])
         code, _, err = git_run(self.tree, *argv, "-", env=self.env,
                                data="".join(section for _, section in sections))
-        notes = [l for l in err.splitlines() if "offset" in l or "fuzz" in l]
+        notes = [l for l in err.splitlines() if l.startswith(("Hunk #", "Context reduced"))]
         lines = [l for l in err.splitlines() if l.startswith("error:")]
         return ("\n".join(lines) or err.strip()) if code else None, notes
 
