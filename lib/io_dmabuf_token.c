@@ -66,6 +66,8 @@
 #define IO_DMABUF_WAIT_SLICE	(HZ / 10L)
 /* How many seconds a device that can't have the memory isn't tried again for */
 #define IO_DMABUF_ERROR		1
+/* A memcg that has no more is no reason to kill anybody, or to complain */
+#define IO_DMABUF_GFP	(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
 
 static const void *io_dmabuf_target(struct file *file)
 {
@@ -154,6 +156,7 @@ static void io_dmabuf_unpublish(struct io_dmabuf_attach *attach)
 	if (attach->map) {
 		attach->old = attach->map;
 		attach->old->gp = get_state_synchronize_rcu();
+		attach->old->since = jiffies;
 		attach->map = NULL;
 	}
 	attach->p2p = false;
@@ -311,9 +314,6 @@ struct io_dmabuf_spare {
 	size_t				page_size;
 };
 
-/* a memcg that has no more is no reason to kill anybody, or to complain */
-#define IO_DMABUF_GFP	(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
-
 static bool io_dmabuf_spare_needed(const struct io_dmabuf_spare *spare)
 {
 	return spare->need_segs || spare->pages.need;
@@ -408,7 +408,7 @@ static int io_dmabuf_map_vmap(struct io_dmabuf_attach *attach,
 	struct iosys_map *vmap;
 	int ret;
 
-	vmap = kzalloc_obj(*vmap, GFP_KERNEL_ACCOUNT);
+	vmap = kzalloc_obj(*vmap, IO_DMABUF_GFP);
 	if (!vmap)
 		return -ENOMEM;
 	ret = dma_buf_vmap(dmabuf, vmap);
@@ -429,7 +429,7 @@ static int io_dmabuf_map_new(struct io_dmabuf_attach *attach)
 	/* an exporter that has told some of its importers only */
 	if (WARN_ON_ONCE(attach->old))
 		io_dmabuf_unmap(attach, true);
-	map = kzalloc(attach->ddev->ops->map_size, GFP_KERNEL_ACCOUNT);
+	map = kzalloc(attach->ddev->ops->map_size, IO_DMABUF_GFP);
 	if (!map)
 		return -ENOMEM;
 	map->attach = attach;

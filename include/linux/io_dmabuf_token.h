@@ -129,9 +129,10 @@ struct io_dmabuf_seg {
  *		and _cpu() around each access. Never for memory of a device
  *
  * @gp:	when it was taken away, of get_state_synchronize_rcu()
+ * @since:	the same, in jiffies
  *
- * Made by io_dmabuf_token_prepare(), constant from then on but for @gp. Published
- * in the uses of the attach, readers are in an RCU or SRCU section that @quiesce
+ * Made by io_dmabuf_token_prepare(), constant from then on but for @gp and @since.
+ * Published in the uses of the attach, readers are in an RCU or SRCU section that @quiesce
  * waits for.
  */
 struct io_dmabuf_map {
@@ -144,6 +145,7 @@ struct io_dmabuf_map {
 	u8			seg_shift;
 	bool			need_sync;
 	unsigned long		gp;
+	unsigned long		since;
 };
 
 /**

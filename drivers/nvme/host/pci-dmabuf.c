@@ -388,7 +388,8 @@ static void nvme_dmabuf_quiesce(struct io_dmabuf_device *ddev,
 				struct io_dmabuf_map *map)
 {
 	struct nvme_dev *dev = to_nvme_dmabuf_dev(ddev);
-	unsigned long end = jiffies + NVME_DMABUF_RESET_ALL;
+	/* others, of this drive too, may have been waited for before */
+	unsigned long end = map->since + NVME_DMABUF_RESET_ALL;
 	unsigned long reset = jiffies + NVME_DMABUF_RESET;
 	unsigned int delay = 20, left = UINT_MAX, busy;
 

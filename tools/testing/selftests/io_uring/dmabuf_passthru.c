@@ -720,7 +720,8 @@ static bool log_has(int fd, const char *what)
 	/* a record each time, -EPIPE if some are gone */
 	while ((n = read(fd, line, sizeof(line) - 1)) > 0 || errno == EPIPE) {
 		line[n > 0 ? n : 0] = 0;
-		found |= strstr(line, what) != NULL;
+		if (strstr(line, what))
+			found = true;
 		errno = 0;
 	}
 	return found;
