@@ -28,6 +28,7 @@
 #include <linux/uio.h>
 
 #include <uapi/linux/io_uring.h>
+#include <uapi/linux/magic.h>
 
 #include "alloc_cache.h"
 #include "cancel.h"
@@ -794,12 +795,16 @@ static void io_fused_bind(struct io_kiocb *member, struct io_rsrc_node *node,
 	}
 }
 
-/* Does its I/O end up on a block device that a process serves? */
+/* Does its I/O end up with FUSE, or on a block device that a process serves? */
 static bool io_fused_user_served(struct file *file)
 {
-	struct block_device *bdev = file_inode(file)->i_sb->s_bdev;
+	/* overlayfs has it done by the file system below */
+	struct inode *inode = d_real_inode(file_dentry(file));
+	struct block_device *bdev = inode->i_sb->s_bdev;
 
-	if (S_ISBLK(file_inode(file)->i_mode))
+	if (inode->i_sb->s_magic == FUSE_SUPER_MAGIC)
+		return true;
+	if (S_ISBLK(inode->i_mode))
 		bdev = file_bdev(file);
 	return bdev && (bdev_limits(bdev)->features & BLK_FEAT_USER_SERVER);
 }
@@ -938,12 +943,12 @@ void io_fused_show_fdinfo(struct seq_file *m, struct io_ring_ctx *ctx)
  *
  * To be called before memory is lent. What a zerocopy send has left with the
  * network can't be cancelled: whoever holds the other socket, or the packet,
- * decides when it is free. I/O on a block device that a process serves can't be
- * cancelled either, and if that is the process that has made the command, or
- * waits for it, neither of the two ever ends once it is killed. That isn't for
- * those whose memory somebody waits for and whose server isn't trusted. Members
- * that are zerocopy sends, and those on such a device or on a file system there,
- * fail with -EOPNOTSUPP.
+ * decides when it is free. I/O on FUSE, or on a block device that a process
+ * serves, can't be cancelled either, and if that is the process that has made the
+ * command, or waits for it, neither of the two ever ends once it is killed. That
+ * isn't for those whose memory somebody waits for and whose server isn't trusted.
+ * Members that are zerocopy sends, those on FUSE, and those on such a device or
+ * on a file system there, fail with -EOPNOTSUPP.
  *
  * Context: as for io_uring_cmd_lend_bvec().
  */
