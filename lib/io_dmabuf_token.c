@@ -840,7 +840,10 @@ bool io_dmabuf_token_match(const struct io_dmabuf_token *token,
 }
 EXPORT_SYMBOL_GPL(io_dmabuf_token_match);
 
-/* Not under dma_resv. With the last reference, nobody is left to have requests. */
+/*
+ * Not under dma_resv. With the last reference, nobody is left to have requests.
+ * It need not be ready.
+ */
 static void io_dmabuf_attach_put(struct io_dmabuf_attach *attach)
 {
 	struct io_dmabuf_device *ddev = attach->ddev;
@@ -948,6 +951,7 @@ io_dmabuf_attach_new(const struct io_dmabuf_token *token,
 		return ERR_PTR(-ENOMEM);
 	refcount_set(&attach->refs, 1);
 	INIT_LIST_HEAD(&attach->uses);
+	INIT_LIST_HEAD(&attach->dev_node);
 	attach->dmabuf = token->dmabuf;
 	attach->ddev = ddev;
 	attach->dir = token->dir;
@@ -1002,11 +1006,7 @@ io_dmabuf_attach_get(const struct io_dmabuf_token *token,
 	if (!attach && !ret)
 		return new;
 
-	if (ddev->ops->attach_exit)
-		ddev->ops->attach_exit(ddev, new);
-	dma_buf_detach(new->dmabuf, new->dba);
-	dma_buf_put(new->dmabuf);
-	kfree(new);
+	io_dmabuf_attach_put(new);
 	return attach ?: ERR_PTR(ret);
 }
 

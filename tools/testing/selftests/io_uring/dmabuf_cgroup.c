@@ -17,7 +17,6 @@
 #include "iou_dmabuf_move.h"
 #include "kselftest_harness.h"
 
-#define CGROUP		"/sys/fs/cgroup"
 #define LEN		4096
 #define DEPTH		32
 /* where to write to; reads are from BASE */
@@ -72,18 +71,6 @@ FIXTURE_VARIANT_ADD(cgroup, latency) {
 	.type = TYPE_PLAIN,
 	.depth = DEPTH,
 };
-
-/* 0 or -errno */
-static int cgroups_available(void)
-{
-	int ret;
-
-	if (access(CGROUP "/cgroup.procs", F_OK) &&
-	    mount("none", CGROUP, "cgroup2", 0, NULL))
-		return -errno;
-	ret = put_file("+io", CGROUP "/cgroup.subtree_control");
-	return ret == -EINVAL ? -ENOENT : ret;
-}
 
 static int group_init(char *name, size_t size, const char *suffix)
 {
@@ -176,7 +163,7 @@ FIXTURE_SETUP(cgroup)
 	struct stat st;
 	int ret;
 
-	ret = cgroups_available();
+	ret = cgroups_enable("io");
 	if (ret == -ENOENT || ret == -ENODEV)
 		SKIP(return, "no control groups for I/O: %s", strerror(-ret));
 	ASSERT_EQ(0, ret);

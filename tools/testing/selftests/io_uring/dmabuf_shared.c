@@ -9,7 +9,6 @@
  *
  * The drive is a null_blk, or what IO_URING_TEST_DRIVE names.
  */
-#include <sys/mount.h>
 #include <sys/prctl.h>
 
 #include "iou_dmabuf_move.h"
@@ -729,18 +728,13 @@ TEST_F_TIMEOUT(large, window, LONG_TIMEOUT)
 	}
 }
 
-#define CGROUPS		"/sys/fs/cgroup"
-#define GROUP		CGROUPS "/dmabuf_shared"
+#define GROUP		CGROUP "/dmabuf_shared"
 
 /* 0, or why there is no cgroup with a limit to its memory */
 static int group_init(void)
 {
-	int ret;
+	int ret = cgroups_enable("memory");
 
-	if (access(CGROUPS "/cgroup.procs", F_OK) &&
-	    mount("none", CGROUPS, "cgroup2", 0, NULL))
-		return -errno;
-	ret = put_file("+memory", CGROUPS "/cgroup.subtree_control");
 	if (!ret && mkdir(GROUP, 0755) && errno != EEXIST)
 		ret = -errno;
 	return ret;

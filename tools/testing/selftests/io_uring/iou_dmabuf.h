@@ -111,6 +111,22 @@ static inline int put_file(const char *val, const char *fmt, ...)
 	return n < 0 ? n : 0;
 }
 
+#define CGROUP		"/sys/fs/cgroup"
+
+/* 0, or -ENOENT and the like if there are no groups with such a controller */
+static inline int cgroups_enable(const char *controller)
+{
+	char val[32];
+	int ret;
+
+	if (access(CGROUP "/cgroup.procs", F_OK) &&
+	    mount("none", CGROUP, "cgroup2", 0, NULL))
+		return -errno;
+	snprintf(val, sizeof(val), "+%s", controller);
+	ret = put_file(val, CGROUP "/cgroup.subtree_control");
+	return ret == -EINVAL ? -ENOENT : ret;
+}
+
 static inline int disk_put(struct disk *d, const char *attr, const char *val)
 {
 	int ret;
