@@ -66,8 +66,6 @@
 #define IO_DMABUF_WAIT_SLICE	(HZ / 10L)
 /* How many seconds a device that can't have the memory isn't tried again for */
 #define IO_DMABUF_ERROR		1
-/* A memcg that has no more is no reason to kill anybody, or to complain */
-#define IO_DMABUF_GFP	(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
 
 static const void *io_dmabuf_target(struct file *file)
 {

@@ -7,6 +7,7 @@
 #include <linux/cleanup.h>
 #include <linux/dma-direction.h>
 #include <linux/err.h>
+#include <linux/gfp_types.h>
 #include <linux/rculist.h>
 #include <linux/rcupdate.h>
 #include <linux/refcount.h>
@@ -316,6 +317,8 @@ struct io_dmabuf_wait {
 #define IO_DMABUF_MAX_ATTACHES	16
 /* alignment that every exporter gives, and every user of addresses counts on */
 #define IO_DMABUF_SEG_ALIGN	4096
+/* A memcg that has no more is no reason to kill anybody, or to complain */
+#define IO_DMABUF_GFP	(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
 
 #ifdef CONFIG_IO_DMABUF_TOKEN
 

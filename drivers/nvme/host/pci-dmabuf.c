@@ -438,8 +438,7 @@ static int nvme_dmabuf_attach_init(struct io_dmabuf_device *ddev,
 	    (dev->ctrl.quirks & NVME_QUIRK_DMAPOOL_ALIGN_512))
 		return 0;
 	lists = kvzalloc_objs(*lists, nvme_prp_list_pages(nr_pages),
-			      GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL |
-			      __GFP_NOWARN);
+			      IO_DMABUF_GFP);
 	if (!lists)
 		return -ENOMEM;
 	attach->priv = lists;
