@@ -758,4 +758,120 @@ TEST_F_TIMEOUT(stuck, killed, LONG_TIMEOUT)
 	}
 }
 
+/* -------------------------------------- a server leaves, another has the data */
+
+/* Has the data of the request of tag 0 until there is something to receive */
+static void hold(struct ublk_dev *d, int sock, int ready)
+{
+	struct io_uring_sqe *m[1];
+	struct ring r;
+
+	close(d->ring.u.ring_fd);
+	if (ring_init(&r, RING_ENTRIES, IORING_SETUP_SQE_MIXED))
+		_exit(1);
+	ublk_fused(&r, d->cdev, UBLK_U_IO_FUSED_SUBMIT_IO, 1, m);
+	set_rw(m[0], IORING_OP_RECV, sock, 0, REQ_SIZE, 0);
+	m[0]->msg_flags = MSG_WAITALL;
+	if (ring_submit(&r) < 0 || ring_ready(&r) || write(ready, "x", 1) != 1)
+		_exit(2);
+	_exit(ring_result(&r) != REQ_SIZE);
+}
+
+/* Tells which device it is and who has the request's data, commits it, and goes */
+static void commit_and_leave(int sock, unsigned int setup, bool killed,
+			     int ready)
+{
+	struct ublk_dev d = { };
+	int held[2];
+	pid_t pid;
+	char c;
+
+	if (server_init(&d, setup) || ublk_dev_add(&d, UBLK_F_FUSED_CMD) ||
+	    ublk_dev_start(&d, 0) || pipe(held) ||
+	    write(ready, &d.id, sizeof(d.id)) != sizeof(d.id) ||
+	    ring_result(&d.ring))
+		_exit(1);
+	pid = fork();
+	if (!pid)
+		hold(&d, sock, held[1]);
+	close(held[1]);
+	if (read(held[0], &c, 1) != 1 || ublk_request_commit(&d, REQ_SIZE, 0))
+		_exit(2);
+	/* SQPOLL's thread may be behind */
+	usleep(50000);
+	if (ring_ready(&d.ring) ||
+	    write(ready, &pid, sizeof(pid)) != sizeof(pid))
+		_exit(3);
+	if (killed)
+		pause();
+	_exit(0);
+}
+
+/* It has nothing more to do with the request, whoever has its data */
+static void server_leaves(struct __test_metadata *_metadata, unsigned int setup,
+		       bool killed)
+{
+	struct ublk_dev d = { };
+	int sock[2], ready[2];
+	pid_t server, holder;
+	unsigned char *data;
+	ssize_t ret;
+	__u32 id;
+
+	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, sock));
+	ASSERT_EQ(0, pipe(ready));
+	server = fork();
+	ASSERT_LE(0, server);
+	if (!server) {
+		close(sock[1]);
+		commit_and_leave(sock[0], setup, killed, ready[1]);
+	}
+	close(ready[1]);
+	close(sock[0]);
+	ASSERT_EQ(sizeof(id), read(ready[0], &id, sizeof(id)));
+	ASSERT_EQ(0, client_begin(&d, id, 0, CLIENT_READ));
+	ASSERT_EQ(sizeof(holder), read(ready[0], &holder, sizeof(holder)));
+	if (killed) {
+		ASSERT_EQ(0, kill(server, SIGKILL));
+	}
+	EXPECT_TRUE(wait_for(server));
+	EXPECT_EQ(NOT_YET, __atomic_load_n(&d.moved, __ATOMIC_ACQUIRE));
+
+	/* the request isn't lost */
+	data = malloc(REQ_SIZE);
+	ASSERT_TRUE(data);
+	fill_pattern(data, REQ_SIZE, SEED);
+	ret = write(sock[1], data, REQ_SIZE);
+	free(data);
+	if (ret != REQ_SIZE)
+		kill(holder, SIGKILL);
+	ASSERT_EQ(REQ_SIZE, ret);
+	EXPECT_EQ(REQ_SIZE, ublk_request_end(&d));
+	EXPECT_EQ(REQ_SIZE, check_pattern(d.data, REQ_SIZE, SEED));
+	close(d.bdev);
+	EXPECT_EQ(0, ublk_dev_ctrl(&d, UBLK_U_CMD_DEL_DEV, NULL, 0, 0));
+	EXPECT_TRUE(is_gone(id));
+	client_end(&d);
+	close(sock[1]);
+	close(ready[0]);
+}
+
+TEST(committed_and_lent)
+{
+	const unsigned int setups[] = {
+		0, IORING_SETUP_SQPOLL,
+		IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER,
+	};
+	unsigned int i;
+	struct ring r;
+
+	if (!SETUP_RING(&r, 8, 0, IORING_OP_FUSED_CMD))
+		return;
+	ring_exit(&r);
+	if (access("/dev/ublk-control", F_OK))
+		SKIP(return, "no /dev/ublk-control");
+	for (i = 0; i < 2 * ARRAY_SIZE(setups); i++)
+		server_leaves(_metadata, setups[i / 2], i % 2);
+}
+
 TEST_HARNESS_MAIN

@@ -163,6 +163,10 @@ static int server_start(struct server *s, const struct feature *f)
 	ret = ublk_dev_prep(d, has_meta(s) ? &meta : NULL);
 	if (ret)
 		return ret;
+	/* no buffer has a length */
+	ublk_io_cmd(d, UBLK_U_IO_FETCH_REQ, -1)->len = REQ_SIZE;
+	if (ring_run(&d->ring) != -EINVAL)
+		return -EBADMSG;
 	ublk_io_cmd(d, UBLK_U_IO_FETCH_REQ, -1)->addr = auto_addr(s, f);
 	if (ring_submit(&d->ring) != 1)
 		return -EIO;

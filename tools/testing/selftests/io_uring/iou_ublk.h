@@ -21,6 +21,7 @@ struct ublk_dev {
 	struct ring ring, ctrl;
 	__u32 id;
 	unsigned int depth;		/* requests, 0 for one */
+	unsigned int bytes;		/* of the client's, 0 for REQ_SIZE */
 	__u64 flags;
 	bool added, started;
 	int control, cdev, bdev;
@@ -248,15 +249,20 @@ static inline void ublk_dev_exit(struct ublk_dev *d)
 		close(d->control);
 }
 
+static inline unsigned int ublk_request_bytes(const struct ublk_dev *d)
+{
+	return d->bytes ?: REQ_SIZE;
+}
+
 static inline void *ublk_client_thread(void *arg)
 {
 	struct ublk_dev *d = arg;
 	ssize_t ret;
 
 	if (d->op == CLIENT_WRITE)
-		ret = pwrite(d->bdev, d->data, REQ_SIZE, 0);
+		ret = pwrite(d->bdev, d->data, ublk_request_bytes(d), 0);
 	else if (d->op == CLIENT_READ)
-		ret = pread(d->bdev, d->data, REQ_SIZE, 0);
+		ret = pread(d->bdev, d->data, ublk_request_bytes(d), 0);
 	else
 		ret = fdatasync(d->bdev);
 	__atomic_store_n(&d->moved, ret < 0 ? -errno : ret, __ATOMIC_RELEASE);
@@ -278,7 +284,8 @@ static inline int ublk_request_begin(struct ublk_dev *d, enum client_op op)
 	ret = ring_result(&d->ring);
 	if (ret)
 		return ret;
-	if (op != CLIENT_FLUSH && d->iod->nr_sectors != REQ_SIZE >> 9)
+	if (op != CLIENT_FLUSH &&
+	    d->iod->nr_sectors != ublk_request_bytes(d) >> 9)
 		return step_failed("request of another length", -EBADMSG);
 	if (ublksrv_get_op(d->iod) != ops[op])
 		return step_failed("another operation", -EBADMSG);

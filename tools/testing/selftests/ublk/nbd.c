@@ -85,6 +85,7 @@ struct nbd_io {
 	bool sent;
 	bool replied;
 	bool committing;	/* the RECV of its data completes it */
+	bool again;		/* that had no memory, and isn't in flight any more */
 	int res;		/* once replied, or while the buffer is unregistered; or
 				 * how much is to be committed
 				 */
@@ -462,17 +463,24 @@ static int nbd_reply_tag(const struct nbd_conn *conn, const struct ublk_queue *q
 }
 
 /*
- * The RECV of a request's data that was to complete it. If it hasn't, for which
- * it takes a connection that is lost, the command says so: the request is coming
- * again (IORING_CQE_F_NOT_COMMITTED), or what is left of it (_PARTIAL).
+ * The RECV of a request's data that was to complete it. If it hasn't, the command
+ * says so: the request is coming again (IORING_CQE_F_NOT_COMMITTED), or what is left
+ * of it (_PARTIAL). Until then its data is lent, and if there was no memory to
+ * receive any of it, that is left to ublk_nbd_queue_io().
  */
 static void nbd_received_last(struct ublk_thread *t, struct ublk_queue *q, int tag, int res)
 {
 	struct nbd_conn *conn = nbd_conn_of(q);
 	struct nbd_io *nio = &conn->ios[tag];
 
-	nio->active = false;
 	nio->committing = false;
+	if (!conn->dead && nbd_no_memory(res)) {
+		nio->again = true;
+		nio->res = 0;
+		conn->receiving = true;
+		return;
+	}
+	nio->active = false;
 	conn->nr_waiting--;
 	/* the request of this tag may be the next one by now, so not its length */
 	if (conn->dead || res != nio->res) {
@@ -584,11 +592,18 @@ static void ublk_nbd_io_done(struct ublk_thread *t, struct ublk_queue *q,
 static int ublk_nbd_queue_io(struct ublk_thread *t, struct ublk_queue *q, int tag)
 {
 	const struct ublksrv_io_desc *iod = ublk_get_iod(q, tag);
+	struct nbd_conn *conn = nbd_conn_of(q);
 
 	/* the command was to commit and failed without a RECV, for lack of memory */
-	if (nbd_conn_of(q)->ios[tag].committing) {
+	if (conn->ios[tag].committing) {
 		t->io_inflight--;
 		nbd_received(t, q, -ENOMEM);
+	}
+	/* this is not another request */
+	if (conn->ios[tag].again) {
+		conn->ios[tag].again = false;
+		nbd_received(t, q, -ENOMEM);
+		return 0;
 	}
 	switch (ublksrv_get_op(iod)) {
 	case UBLK_IO_OP_READ:

@@ -41,7 +41,7 @@ _create_backfile 0 8M
 _create_backfile 1 0
 _create_backfile 2 8M
 
-_test_modes _nbd_test "-q 1" --fused
+_test_modes _nbd_test "-q 1" --fused --fused_commit
 _failslab 0
 
 _cleanup_test
