@@ -60,7 +60,7 @@ UBLK_TARGETS = {
     "nbd": "nbd, nbd-server on a Unix socket",
 }
 UBLK_MODES = ("copy", "get_data", "user_copy", "registered", "auto_buf_reg", "fused",
-              "fused_commit")
+              "fused_commit", "fused_copy")
 UBLK_SIZES = ("4k", "64k", "512k")
 UBLK_FIGURES = {
     "insns": ("Instructions per I/O, all that the machine executes", "{:,.0f}"),
@@ -455,7 +455,8 @@ def ublk_tables(found):
              "one client at a time, on huge pages. Emulated time passes with instructions, and a copy",
              "takes one for 8 bytes: memory's bandwidth is in none of it. With fused_commit, null has",
              "nothing to fill for a read and nbd has no reply to a write yet, so that these are not",
-             "committed along.", ""]
+             "committed along. With fused_copy, requests of up to 32 KiB are copied, and others are as",
+             "with fused_commit.", ""]
     lines += [f"- {name}: {what}" for name, what in UBLK_TARGETS.items()]
     for figure, (title, fmt) in UBLK_FIGURES.items():
         lines += ["", f"### Ublk servers: {title}", "",
@@ -472,7 +473,8 @@ def ublk_tables(found):
             ("3 × copy", "fused", "copy", ("loop",), ("64k", "512k")),
             ("3 × copy", "fused_commit", "copy", ("loop",), ("64k", "512k")),
             ("1 × auto_buf_reg", "fused", "auto_buf_reg", tuple(UBLK_TARGETS), UBLK_SIZES),
-            ("1.3 × auto_buf_reg", "fused_commit", "auto_buf_reg", tuple(UBLK_TARGETS), ("4k",))):
+            ("1.3 × auto_buf_reg", "fused_commit", "auto_buf_reg", tuple(UBLK_TARGETS), ("4k",)),
+            ("1 × copy", "fused_copy", "copy", ("null", "loop", "brd"), ("4k",))):
         for target in targets:
             for way in ("read", "write"):
                 for size in of_sizes:
