@@ -576,6 +576,11 @@ void io_fused_note(struct io_kiocb *member)
 	m = &f->members[member->buf_index];
 	m->req = NULL;
 	m->res = member->cqe.res;
+	/* was to fill something, and what it has left there is worth nothing */
+	if (m->opaque && m->res < 0) {
+		m->opaque = false;
+		m->dest = true;
+	}
 	/*
 	 * What that means only its driver knows: for NVMe, that it failed. It
 	 * isn't for those who don't see the member's CQE to take as success.
@@ -637,8 +642,8 @@ static void io_fused_filled(struct io_fused *f, u64 off, u64 len, u64 *left,
  * Context: @release of the lent memory, or afterwards and before the command is
  * completed.
  *
- * Return: true; false if commands of drivers are among the members of memory
- * that was to be filled, which may have filled any of it.
+ * Return: true; false if commands of drivers that haven't failed are among the
+ * members of memory that was to be filled, which may have filled any of it.
  */
 bool io_uring_cmd_lend_filled(struct io_uring_cmd *ioucmd,
 			      void (*fn)(void *priv, u64 off, u64 len, u64 filled),
@@ -655,8 +660,10 @@ bool io_uring_cmd_lend_filled(struct io_uring_cmd *ioucmd,
 		/* a file may say anything */
 		u64 filled = max(m->res, 0);
 
-		if (m->opaque)
+		if (m->opaque && m->started)
 			known = false;
+		else if (m->opaque)
+			fn(priv, 0, 0, 0);
 		if (!m->dest)
 			continue;
 		if (!m->iov) {

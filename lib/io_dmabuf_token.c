@@ -190,7 +190,9 @@ static void io_dmabuf_invalidate(struct dma_buf_attachment *dba)
 	 */
 	list_for_each_entry(other, &dba->dmabuf->attachments, node) {
 		attach = other->importer_priv;
-		if (other->importer_ops == dba->importer_ops &&
+		if (other->importer_ops &&
+		    other->importer_ops->invalidate_mappings ==
+		    io_dmabuf_invalidate &&
 		    (attach->map || attach->next))
 			io_dmabuf_unpublish(attach);
 	}
@@ -199,6 +201,11 @@ static void io_dmabuf_invalidate(struct dma_buf_attachment *dba)
 
 static const struct dma_buf_attach_ops io_dmabuf_importer_ops = {
 	.allow_peer2peer	= true,
+	.invalidate_mappings	= io_dmabuf_invalidate,
+};
+
+/* For tokens of which not every device reaches the memory of the exporter's */
+static const struct dma_buf_attach_ops io_dmabuf_importer_host_ops = {
 	.invalidate_mappings	= io_dmabuf_invalidate,
 };
 
@@ -614,6 +621,8 @@ void io_dmabuf_wait_start(unsigned long *end)
 }
 EXPORT_SYMBOL_GPL(io_dmabuf_wait_start);
 
+static int io_dmabuf_token_attach(struct io_dmabuf_token *token);
+
 /*
  * Attach the device that was missing. If it can't be, then that is the error of
  * those requests that need it. If all that there were are gone, then others may
@@ -621,7 +630,6 @@ EXPORT_SYMBOL_GPL(io_dmabuf_wait_start);
  */
 static int io_dmabuf_token_complete(struct io_dmabuf_token *token)
 {
-	struct file *file = token->file;
 	int ret;
 
 	if (!list_empty(&token->uses)) {
@@ -631,7 +639,7 @@ static int io_dmabuf_token_complete(struct io_dmabuf_token *token)
 		if (!xchg(&token->incomplete, 0))
 			return 0;
 	}
-	ret = file->f_op->create_dmabuf_token(file, token);
+	ret = io_dmabuf_token_attach(token);
 	if (!ret || io_dmabuf_transient(ret) || list_empty(&token->uses))
 		return ret;
 	io_dmabuf_error_set(&token->error, ret);
@@ -883,6 +891,67 @@ static struct io_dmabuf_attach *io_dmabuf_use_del(struct io_dmabuf_use *use)
 }
 
 /*
+ * Whether some devices reach the memory of the exporter's and others don't. From
+ * now on none is to reach it then.
+ */
+static bool io_dmabuf_token_set_host(struct io_dmabuf_token *token)
+{
+	bool p2p = false, host = false;
+	struct io_dmabuf_use *use;
+
+	dma_resv_assert_held(token->dmabuf->resv);
+
+	list_for_each_entry(use, &token->uses, node) {
+		if (use->attach->dba->peer2peer)
+			p2p = true;
+		else
+			host = true;
+	}
+	if (!p2p || !host)
+		return false;
+	WRITE_ONCE(token->importer_ops, &io_dmabuf_importer_host_ops);
+	return true;
+}
+
+/*
+ * Have the driver attach the devices that may serve the file.
+ *
+ * Exporters that have memory of their own move it there if the device for which
+ * they map it reaches it, and to the host's if it doesn't (amdgpu, xe). With one
+ * device of each kind it would move for each map, and there would never be two.
+ * So all of them get it in the host's memory.
+ */
+static int io_dmabuf_token_attach(struct io_dmabuf_token *token)
+{
+	struct dma_resv *resv = token->dmabuf->resv;
+	struct file *file = token->file;
+	struct io_dmabuf_use *use;
+	int ret;
+
+	ret = file->f_op->create_dmabuf_token(file, token);
+	if (ret)
+		return ret;
+	dma_resv_lock(resv, NULL);
+	if (!io_dmabuf_token_set_host(token)) {
+		dma_resv_unlock(resv);
+		return 0;
+	}
+	/* requests may have the maps by now, also those of other tokens */
+	while ((use = list_first_entry_or_null(&token->uses,
+					       struct io_dmabuf_use, node))) {
+		struct io_dmabuf_attach *attach = use->attach;
+
+		io_dmabuf_unmap(attach, true);
+		io_dmabuf_use_del(use);
+		dma_resv_unlock(resv);
+		io_dmabuf_attach_put(attach);
+		dma_resv_lock(resv, NULL);
+	}
+	dma_resv_unlock(resv);
+	return file->f_op->create_dmabuf_token(file, token);
+}
+
+/*
  * The attach that there is, with a reference, or NULL. What has no more
  * references is about to go, what isn't ready may never be.
  *
@@ -900,7 +969,7 @@ io_dmabuf_attach_find(const struct io_dmabuf_token *token,
 
 	/* not ddev->attaches: these are as many as there are dma-bufs */
 	list_for_each_entry(dba, &token->dmabuf->attachments, node) {
-		if (dba->importer_ops != &io_dmabuf_importer_ops)
+		if (dba->importer_ops != token->importer_ops)
 			continue;
 		attach = dba->importer_priv;
 		if (attach->ready && attach->ddev == ddev &&
@@ -954,7 +1023,8 @@ io_dmabuf_attach_new(const struct io_dmabuf_token *token,
 	attach->ddev = ddev;
 	attach->dir = token->dir;
 	attach->dba = dma_buf_dynamic_attach(token->dmabuf, ddev->dev,
-					     &io_dmabuf_importer_ops, attach);
+					     READ_ONCE(token->importer_ops),
+					     attach);
 	if (IS_ERR(attach->dba)) {
 		ret = PTR_ERR(attach->dba);
 		goto free;
@@ -1022,6 +1092,11 @@ static int io_dmabuf_use_add(struct io_dmabuf_token *token,
 			use->attach = NULL;
 			return 0;
 		}
+	}
+	/* io_dmabuf_token_set_host() was faster: the device is missing still */
+	if (attach->dba->importer_ops != token->importer_ops) {
+		use->attach = NULL;
+		return 0;
 	}
 	/* io_dmabuf_device_shutdown() takes dma_resv after it has set it */
 	if (READ_ONCE(attach->dead))
@@ -1196,8 +1271,9 @@ struct io_dmabuf_token *io_dmabuf_token_create(struct file *file,
 	token->off = off;
 	token->len = len ?: dmabuf->size - off;
 	token->need_p2p = flags & IO_DMABUF_P2P_REQUIRED;
+	token->importer_ops = &io_dmabuf_importer_ops;
 
-	ret = file->f_op->create_dmabuf_token(file, token);
+	ret = io_dmabuf_token_attach(token);
 	if (!ret) {
 		/* others may have mapped it long ago */
 		io_dmabuf_wait_start(&wait.end);

@@ -38,7 +38,8 @@
 #define TDB_FLAGS	(TEST_DMABUF_RDONLY | TEST_DMABUF_STATIC | \
 			 TEST_DMABUF_NO_VMAP | TEST_DMABUF_NO_P2P | \
 			 TEST_DMABUF_LONG | TEST_DMABUF_SHORT | \
-			 TEST_DMABUF_UNALIGNED | TEST_DMABUF_DEVICE)
+			 TEST_DMABUF_UNALIGNED | TEST_DMABUF_DEVICE | \
+			 TEST_DMABUF_FOLLOWS)
 /* how many moves the old memory is kept for */
 #define TDB_KEEP	4
 
@@ -108,6 +109,7 @@ struct tdb {
 	unsigned int			nr_old;
 	struct list_head		maps;
 	unsigned int			pins;
+	bool				elsewhere;
 	struct test_dmabuf_faults	faults;
 	struct test_dmabuf_stats	stats;
 	u64				lost;
@@ -234,6 +236,8 @@ static int tdb_attach(struct dma_buf *dmabuf, struct dma_buf_attachment *dba)
 		dba->peer2peer = false;
 
 	dma_resv_lock(dmabuf->resv, NULL);
+	if ((tdb->flags & TEST_DMABUF_FOLLOWS) && tdb->stats.attaches & 1)
+		dba->peer2peer = false;
 	tdb->stats.attaches++;
 	dma_resv_unlock(dmabuf->resv);
 	return 0;
@@ -390,6 +394,39 @@ static int tdb_map_mem(struct tdb *tdb, struct tdb_map *map)
 	return 0;
 }
 
+static int tdb_invalidate(struct tdb *tdb)
+{
+	struct dma_buf *dmabuf = tdb->dmabuf;
+
+	if (!tdb->mem)
+		return -ENODEV;
+	if (tdb->pins)
+		return -EBUSY;
+	dma_buf_invalidate_mappings(dmabuf);
+	dma_resv_wait_timeout(dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP, false,
+			      MAX_SCHEDULE_TIMEOUT);
+	if (dmabuf->vmapping_counter)
+		return -EBUSY;
+	unmap_mapping_range(dmabuf->file->f_mapping, 0, 0, 1);
+	return 0;
+}
+
+/* The memory itself stays, importers don't know that */
+static int tdb_follow(struct tdb *tdb, struct dma_buf_attachment *dba)
+{
+	int ret;
+
+	if (!(tdb->flags & TEST_DMABUF_FOLLOWS) ||
+	    dba->peer2peer != tdb->elsewhere)
+		return 0;
+	ret = tdb_invalidate(tdb);
+	if (ret)
+		return ret;
+	tdb->elsewhere = !dba->peer2peer;
+	tdb->stats.moves++;
+	return 0;
+}
+
 static struct tdb_map *tdb_map_new(struct dma_buf_attachment *dba,
 				   enum dma_data_direction dir)
 {
@@ -397,7 +434,7 @@ static struct tdb_map *tdb_map_new(struct dma_buf_attachment *dba,
 	struct tdb_map *map;
 	int ret;
 
-	ret = tdb_map_fault(tdb, dir);
+	ret = tdb_map_fault(tdb, dir) ?: tdb_follow(tdb, dba);
 	if (ret)
 		return ERR_PTR(ret);
 	map = kzalloc_obj(*map, GFP_KERNEL_ACCOUNT);
@@ -633,23 +670,6 @@ static void tdb_old_add(struct tdb *tdb, struct tdb_mem *mem)
 }
 
 /* Have importers give it back: nobody else knows where it is, then. */
-static int tdb_invalidate(struct tdb *tdb)
-{
-	struct dma_buf *dmabuf = tdb->dmabuf;
-
-	if (!tdb->mem)
-		return -ENODEV;
-	if (tdb->pins)
-		return -EBUSY;
-	dma_buf_invalidate_mappings(dmabuf);
-	dma_resv_wait_timeout(dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP, false,
-			      MAX_SCHEDULE_TIMEOUT);
-	if (dmabuf->vmapping_counter)
-		return -EBUSY;
-	unmap_mapping_range(dmabuf->file->f_mapping, 0, 0, 1);
-	return 0;
-}
-
 static void tdb_fence_add(struct tdb *tdb, struct dma_fence *fence,
 			  unsigned int ms)
 {

@@ -37,6 +37,11 @@
 #define TEST_DMABUF_UNALIGNED		0x40
 /* Pretend to be memory of a device: what is mapped has no pages */
 #define TEST_DMABUF_DEVICE		0x80
+/*
+ * Every second device that attaches doesn't get the memory in place, and it moves
+ * to where the device that maps it has it, as with drivers of GPUs
+ */
+#define TEST_DMABUF_FOLLOWS		0x100
 
 /**
  * struct test_dmabuf_create - TEST_DMABUF_CREATE, makes a dma-buf

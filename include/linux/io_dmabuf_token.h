@@ -253,6 +253,8 @@ struct io_dmabuf_use {
  * @off:	start of the window, an offset into @dmabuf
  * @len:	length of the window
  * @need_p2p:	refuse memory of the host, whenever it is mapped
+ * @importer_ops: how devices are attached: as able to reach memory of the exporter's,
+ *		or not, if one of them can't. Under dma_resv
  * @uses:	the devices, changed under dma_resv of @dmabuf, read under RCU
  * @nr_uses:	their number, under dma_resv
  * @since:	when it was found mapped, but on its way, in jiffies. Under dma_resv
@@ -274,6 +276,7 @@ struct io_dmabuf_token {
 	u64				off;
 	u64				len;
 	bool				need_p2p;
+	const struct dma_buf_attach_ops	*importer_ops;
 	struct list_head		uses;
 	unsigned int			nr_uses;
 	unsigned long			since;

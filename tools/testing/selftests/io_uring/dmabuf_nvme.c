@@ -1187,6 +1187,70 @@ TEST_F_TIMEOUT(paths, later, LONG_TIMEOUT)
 	EXPECT_EQ(0, dbuf_lost(&e->buf));
 }
 
+/*
+ * One path reaches the memory of the exporter's, and the other one doesn't. The
+ * exporter moves the memory to where the device that maps it has it, for neither
+ * of them all the time.
+ */
+TEST_F_TIMEOUT(paths, reach, LONG_TIMEOUT)
+{
+	struct test_dmabuf_create create = { .flags = TEST_DMABUF_FOLLOWS };
+	struct env *e = &self->e;
+	struct span s = { .off = 3 * 512, .len = LEN, .pos = BASE };
+	size_t size = e->buf.size;
+	unsigned int i;
+	__u64 moves;
+
+	ASSERT_EQ(2, self->nr);
+	dbuf_exit(&e->buf);
+	ASSERT_EQ(0, dbuf_test(&e->buf, size, create));
+	ASSERT_EQ(1, ring_dbuf(&e->ring, 0, &e->buf, e->fd));
+	EXPECT_EQ(2, dbuf_attached(&e->buf));
+	EXPECT_EQ(2, dbuf_mapped(&e->buf));
+	moves = dbuf_stats(&e->buf).moves;
+	ASSERT_EQ(0, put_iopolicy("round-robin"));
+	for (i = 0; i < 8; i++) {
+		EXPECT_EQ(0, span_write(e, &s));
+		EXPECT_EQ(0, span_read(e, &s));
+	}
+	EXPECT_EQ(moves, dbuf_stats(&e->buf).moves);
+
+	/* those that come later are no better */
+	for (i = 0; i < 4; i++) {
+		ASSERT_EQ(0, act_path(self->path));
+		EXPECT_EQ(0, span_write(e, &s));
+		EXPECT_EQ(0, span_read(e, &s));
+		EXPECT_EQ(0, span_write(e, &s));
+		EXPECT_EQ(0, span_read(e, &s));
+	}
+	EXPECT_EQ(2, dbuf_attached(&e->buf));
+	EXPECT_EQ(moves, dbuf_stats(&e->buf).moves);
+
+	/* the one that is there reaches it, the one that comes doesn't */
+	ASSERT_EQ(0, act_remove(&self->path[1]));
+	dbuf_exit(&e->buf);
+	ASSERT_EQ(0, dbuf_test(&e->buf, size, create));
+	ASSERT_EQ(1, ring_dbuf(&e->ring, 0, &e->buf, e->fd));
+	EXPECT_EQ(1, dbuf_attached(&e->buf));
+	EXPECT_EQ(0, span_write(e, &s));
+	EXPECT_EQ(0, dbuf_stats(&e->buf).moves);
+	ASSERT_EQ(0, pci_rescan());
+	for (i = 0; i < 100 && dbuf_attached(&e->buf) != 2; i++) {
+		ASSERT_EQ(0, span_write(e, &s));
+		ASSERT_EQ(0, span_read(e, &s));
+		usleep(20000);
+	}
+	EXPECT_EQ(2, dbuf_attached(&e->buf));
+	EXPECT_EQ(2, dbuf_mapped(&e->buf));
+	for (i = 0; i < 8; i++) {
+		EXPECT_EQ(0, span_write(e, &s));
+		EXPECT_EQ(0, span_read(e, &s));
+	}
+	EXPECT_EQ(1, dbuf_stats(&e->buf).moves);
+	ASSERT_EQ(0, put_iopolicy("numa"));
+	EXPECT_EQ(0, dbuf_lost(&e->buf));
+}
+
 /* All of them are new ones, and no request has met the first before the last */
 TEST_F_TIMEOUT(paths, replaced, LONG_TIMEOUT)
 {

@@ -275,6 +275,7 @@ TEST_F(copy, both)
 {
 	struct ublk_dev *d = &self->dev;
 	struct io_uring_sqe *m[2];
+	unsigned int i;
 
 	ASSERT_EQ(0, request_begin(self, CLIENT_READ, SMALL, self->buf));
 	memset(self->buf, 0xee, SMALL);
@@ -297,15 +298,22 @@ TEST_F(copy, both)
 	ASSERT_EQ(SMALL, request_finish(self, SMALL));
 	EXPECT_EQ(SMALL, check_pattern(d->data, SMALL, SEED));
 
-	/* a member that fails leaves its share to the buffer */
-	memset(d->data, POISON, REQ_SIZE);
-	ASSERT_EQ(0, request_begin(self, CLIENT_READ, SMALL, self->buf));
-	fill_pattern(self->buf, SMALL, SEED);
-	lend(self, UBLK_U_IO_FUSED_SUBMIT_IO, 1, m);
-	set_rw(m[0], IORING_OP_READ, -1, 0, SMALL, 0);
-	ASSERT_EQ(-EBADF, ring_run(&d->ring));
-	ASSERT_EQ(SMALL, request_finish(self, SMALL));
-	EXPECT_EQ(SMALL, check_pattern(d->data, SMALL, SEED));
+	/* a member that fails leaves its share to the buffer, and so do commands */
+	for (i = 0; i < 2; i++) {
+		memset(d->data, POISON, REQ_SIZE);
+		ASSERT_EQ(0, request_begin(self, CLIENT_READ, SMALL,
+					   self->buf));
+		fill_pattern(self->buf, SMALL, SEED);
+		lend(self, UBLK_U_IO_FUSED_SUBMIT_IO, 2, m);
+		set_rw(m[0], IORING_OP_READ, i ? self->file : -1, 0, HALF, 0);
+		if (i) {
+			m[1]->opcode = IORING_OP_URING_CMD;
+			m[1]->fd = self->pipe[0];
+		}
+		ASSERT_GT(0, ring_run(&d->ring));
+		ASSERT_EQ(SMALL, request_finish(self, SMALL));
+		EXPECT_EQ(SMALL, check_pattern(d->data, SMALL, SEED));
+	}
 }
 
 /* All of it is there already: the buffer isn't looked at */
@@ -503,6 +511,37 @@ TEST_F(copy, unknown_fill)
 	EXPECT_TRUE(all_bytes(d->data + HALF, POISON, REQ_SIZE - HALF));
 	close(sock[0]);
 	close(sock[1]);
+}
+
+/* What was filled in more pieces than the driver notes isn't copied over */
+TEST_F(copy, lost)
+{
+	static struct iovec iov[2][1024];
+	struct ublk_dev *d = &self->dev;
+	struct io_uring_sqe *m[2];
+	unsigned int i, j;
+
+	for (i = 0; i < 2; i++)
+		for (j = 0; j < 1024; j++)
+			iov[i][j] = (struct iovec) {
+				(void *)(uintptr_t)(1 + 2 * (1024 * i + j)), 1
+			};
+	ASSERT_EQ(0, request_begin(self, CLIENT_READ, SMALL, self->buf));
+	fill_pattern(self->buf, SMALL, OTHER);
+	lend(self, UBLK_U_IO_FUSED_SUBMIT_IO, 2, m);
+	for (i = 0; i < 2; i++) {
+		m[i]->opcode = IORING_OP_READV_FIXED;
+		m[i]->fd = self->file;
+		m[i]->addr = u64_ptr(iov[i]);
+		m[i]->len = 1024;
+	}
+	ASSERT_EQ(2048, ring_run(&d->ring));
+	ASSERT_EQ(variant->flags & UBLK_F_UNPRIVILEGED_DEV ? -EIO : -ENOMEM,
+		  request_finish(self, SMALL));
+	for (i = 0; i < 1024; i++)
+		ASSERT_EQ(pattern(i, SEED), d->data[2 * i + 1]);
+	ASSERT_EQ(POISON, d->data[0]);
+	EXPECT_TRUE(nothing_behind(d, SMALL));
 }
 
 /* Data that is where the server has it isn't copied there */

@@ -1420,6 +1420,34 @@ TEST_F(verified, no_user_served)
 	ASSERT_EQ(-EIO, request_finish(s, -EIO));
 }
 
+/* It isn't the server's end that would end the request then */
+TEST_F(verified, other_process)
+{
+	struct _test_data_ublk *s = &self->s;
+	int status;
+	pid_t pid;
+
+	ASSERT_EQ(0, request_begin(s, CLIENT_READ));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		struct io_uring_sqe *m[1];
+		struct ring r;
+
+		if (ring_init(&r, RING_ENTRIES, IORING_SETUP_SQE_MIXED))
+			_exit(1);
+		fused(&r, s->dev.cdev, 0, 1, m);
+		set_rw(m[0], IORING_OP_READ, s->file, 0, REQ_SIZE, 0);
+		_exit(ring_run(&r) == -EPERM ? 0 : 2);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_TRUE(all_bytes(s->dev.data, POISON, REQ_SIZE));
+	ASSERT_EQ(REQ_SIZE, fill(s, 0, REQ_SIZE));
+	ASSERT_EQ(REQ_SIZE, request_finish(s, REQ_SIZE));
+	EXPECT_EQ(REQ_SIZE, check_pattern(s->dev.data, REQ_SIZE, SEED));
+}
+
 TEST_F(verified, write)
 {
 	struct _test_data_ublk *s = &self->s;
