@@ -580,6 +580,8 @@ void io_fused_note(struct io_kiocb *member)
 	if (m->opaque && m->res < 0) {
 		m->opaque = false;
 		m->dest = true;
+		m->off = 0;
+		m->len = 0;
 	}
 	/*
 	 * What that means only its driver knows: for NVMe, that it failed. It

@@ -621,8 +621,6 @@ void io_dmabuf_wait_start(unsigned long *end)
 }
 EXPORT_SYMBOL_GPL(io_dmabuf_wait_start);
 
-static int io_dmabuf_token_attach(struct io_dmabuf_token *token);
-
 /*
  * Attach the device that was missing. If it can't be, then that is the error of
  * those requests that need it. If all that there were are gone, then others may
@@ -630,6 +628,7 @@ static int io_dmabuf_token_attach(struct io_dmabuf_token *token);
  */
 static int io_dmabuf_token_complete(struct io_dmabuf_token *token)
 {
+	struct file *file = token->file;
 	int ret;
 
 	if (!list_empty(&token->uses)) {
@@ -639,7 +638,7 @@ static int io_dmabuf_token_complete(struct io_dmabuf_token *token)
 		if (!xchg(&token->incomplete, 0))
 			return 0;
 	}
-	ret = io_dmabuf_token_attach(token);
+	ret = file->f_op->create_dmabuf_token(file, token);
 	if (!ret || io_dmabuf_transient(ret) || list_empty(&token->uses))
 		return ret;
 	io_dmabuf_error_set(&token->error, ret);
@@ -891,67 +890,6 @@ static struct io_dmabuf_attach *io_dmabuf_use_del(struct io_dmabuf_use *use)
 }
 
 /*
- * Whether some devices reach the memory of the exporter's and others don't. From
- * now on none is to reach it then.
- */
-static bool io_dmabuf_token_set_host(struct io_dmabuf_token *token)
-{
-	bool p2p = false, host = false;
-	struct io_dmabuf_use *use;
-
-	dma_resv_assert_held(token->dmabuf->resv);
-
-	list_for_each_entry(use, &token->uses, node) {
-		if (use->attach->dba->peer2peer)
-			p2p = true;
-		else
-			host = true;
-	}
-	if (!p2p || !host)
-		return false;
-	WRITE_ONCE(token->importer_ops, &io_dmabuf_importer_host_ops);
-	return true;
-}
-
-/*
- * Have the driver attach the devices that may serve the file.
- *
- * Exporters that have memory of their own move it there if the device for which
- * they map it reaches it, and to the host's if it doesn't (amdgpu, xe). With one
- * device of each kind it would move for each map, and there would never be two.
- * So all of them get it in the host's memory.
- */
-static int io_dmabuf_token_attach(struct io_dmabuf_token *token)
-{
-	struct dma_resv *resv = token->dmabuf->resv;
-	struct file *file = token->file;
-	struct io_dmabuf_use *use;
-	int ret;
-
-	ret = file->f_op->create_dmabuf_token(file, token);
-	if (ret)
-		return ret;
-	dma_resv_lock(resv, NULL);
-	if (!io_dmabuf_token_set_host(token)) {
-		dma_resv_unlock(resv);
-		return 0;
-	}
-	/* requests may have the maps by now, also those of other tokens */
-	while ((use = list_first_entry_or_null(&token->uses,
-					       struct io_dmabuf_use, node))) {
-		struct io_dmabuf_attach *attach = use->attach;
-
-		io_dmabuf_unmap(attach, true);
-		io_dmabuf_use_del(use);
-		dma_resv_unlock(resv);
-		io_dmabuf_attach_put(attach);
-		dma_resv_lock(resv, NULL);
-	}
-	dma_resv_unlock(resv);
-	return file->f_op->create_dmabuf_token(file, token);
-}
-
-/*
  * The attach that there is, with a reference, or NULL. What has no more
  * references is about to go, what isn't ready may never be.
  *
@@ -1023,8 +961,7 @@ io_dmabuf_attach_new(const struct io_dmabuf_token *token,
 	attach->ddev = ddev;
 	attach->dir = token->dir;
 	attach->dba = dma_buf_dynamic_attach(token->dmabuf, ddev->dev,
-					     READ_ONCE(token->importer_ops),
-					     attach);
+					     token->importer_ops, attach);
 	if (IS_ERR(attach->dba)) {
 		ret = PTR_ERR(attach->dba);
 		goto free;
@@ -1092,11 +1029,6 @@ static int io_dmabuf_use_add(struct io_dmabuf_token *token,
 			use->attach = NULL;
 			return 0;
 		}
-	}
-	/* io_dmabuf_token_set_host() was faster: the device is missing still */
-	if (attach->dba->importer_ops != token->importer_ops) {
-		use->attach = NULL;
-		return 0;
 	}
 	/* io_dmabuf_device_shutdown() takes dma_resv after it has set it */
 	if (READ_ONCE(attach->dead))
@@ -1182,6 +1114,24 @@ int io_dmabuf_attach_add(struct io_dmabuf_token *token,
 }
 EXPORT_SYMBOL_GPL(io_dmabuf_attach_add);
 
+/* Requests have references to the token: none is there that could use a map. */
+static void io_dmabuf_token_detach(struct io_dmabuf_token *token)
+{
+	struct dma_resv *resv = token->dmabuf->resv;
+	struct io_dmabuf_use *use;
+
+	dma_resv_lock(resv, NULL);
+	while ((use = list_first_entry_or_null(&token->uses,
+					       struct io_dmabuf_use, node))) {
+		struct io_dmabuf_attach *attach = io_dmabuf_use_del(use);
+
+		dma_resv_unlock(resv);
+		io_dmabuf_attach_put(attach);
+		dma_resv_lock(resv, NULL);
+	}
+	dma_resv_unlock(resv);
+}
+
 /**
  * io_dmabuf_token_put - drop a reference to a token
  * @token:	token
@@ -1193,28 +1143,53 @@ EXPORT_SYMBOL_GPL(io_dmabuf_attach_add);
  */
 void io_dmabuf_token_put(struct io_dmabuf_token *token)
 {
-	struct dma_resv *resv = token->dmabuf->resv;
-	struct io_dmabuf_use *use;
-
 	if (!refcount_dec_and_test(&token->refs))
 		return;
 
-	/* requests have references: none is left that could use a map */
-	dma_resv_lock(resv, NULL);
-	while ((use = list_first_entry_or_null(&token->uses,
-					       struct io_dmabuf_use, node))) {
-		struct io_dmabuf_attach *attach = io_dmabuf_use_del(use);
-
-		dma_resv_unlock(resv);
-		io_dmabuf_attach_put(attach);
-		dma_resv_lock(resv, NULL);
-	}
-	dma_resv_unlock(resv);
+	io_dmabuf_token_detach(token);
 	dma_buf_put(token->dmabuf);
 	fput(token->file);
 	kfree(token);
 }
 EXPORT_SYMBOL_GPL(io_dmabuf_token_put);
+
+/* Do some devices reach the memory of the exporter's, and others don't? */
+static bool io_dmabuf_token_mixed(struct io_dmabuf_token *token)
+{
+	struct dma_resv *resv = token->dmabuf->resv;
+	unsigned int nr_p2p = 0, nr = 0;
+	struct io_dmabuf_use *use;
+
+	dma_resv_lock(resv, NULL);
+	list_for_each_entry(use, &token->uses, node) {
+		nr_p2p += use->attach->dba->peer2peer;
+		nr++;
+	}
+	dma_resv_unlock(resv);
+	return nr_p2p && nr_p2p < nr;
+}
+
+/*
+ * Have the driver attach the devices that may serve the file, for a token that
+ * nobody knows yet.
+ *
+ * Exporters that have memory of their own move it there if the device for which
+ * they map it reaches it, and to the host's if it doesn't (amdgpu, xe). With one
+ * device of each kind it would move for each map, and there would never be two.
+ * So all of them get it in the host's memory.
+ */
+static int io_dmabuf_token_attach(struct io_dmabuf_token *token)
+{
+	struct file *file = token->file;
+	int ret;
+
+	ret = file->f_op->create_dmabuf_token(file, token);
+	if (ret || !io_dmabuf_token_mixed(token))
+		return ret;
+	io_dmabuf_token_detach(token);
+	token->importer_ops = &io_dmabuf_importer_host_ops;
+	return file->f_op->create_dmabuf_token(file, token);
+}
 
 /**
  * io_dmabuf_token_create - make a window of a dma-buf usable for I/O on a file

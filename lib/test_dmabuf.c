@@ -86,6 +86,7 @@ struct tdb_map {
  * @nr_old:	number of them
  * @maps:	what it is mapped for now
  * @pins:	how often it is pinned
+ * @elsewhere:	TEST_DMABUF_FOLLOWS: it is where not all devices reach it in place
  * @faults:	what goes wrong from now on
  * @stats:	counters
  * @lost:	bytes of the pattern that were overwritten
@@ -394,6 +395,7 @@ static int tdb_map_mem(struct tdb *tdb, struct tdb_map *map)
 	return 0;
 }
 
+/* Have importers give it back: nobody else knows where it is, then. */
 static int tdb_invalidate(struct tdb *tdb)
 {
 	struct dma_buf *dmabuf = tdb->dmabuf;
@@ -669,7 +671,6 @@ static void tdb_old_add(struct tdb *tdb, struct tdb_mem *mem)
 	tdb_mem_put(mem);
 }
 
-/* Have importers give it back: nobody else knows where it is, then. */
 static void tdb_fence_add(struct tdb *tdb, struct dma_fence *fence,
 			  unsigned int ms)
 {

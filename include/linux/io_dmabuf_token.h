@@ -254,7 +254,7 @@ struct io_dmabuf_use {
  * @len:	length of the window
  * @need_p2p:	refuse memory of the host, whenever it is mapped
  * @importer_ops: how devices are attached: as able to reach memory of the exporter's,
- *		or not, if one of them can't. Under dma_resv
+ *		or not, if one of the first can't. Doesn't change afterwards
  * @uses:	the devices, changed under dma_resv of @dmabuf, read under RCU
  * @nr_uses:	their number, under dma_resv
  * @since:	when it was found mapped, but on its way, in jiffies. Under dma_resv
