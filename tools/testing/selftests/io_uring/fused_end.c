@@ -809,7 +809,7 @@ static void commit_and_leave(int sock, unsigned int setup, bool killed,
 
 /* It has nothing more to do with the request, whoever has its data */
 static void server_leaves(struct __test_metadata *_metadata, unsigned int setup,
-		       bool killed)
+			  bool killed)
 {
 	struct ublk_dev d = { };
 	int sock[2], ready[2];
