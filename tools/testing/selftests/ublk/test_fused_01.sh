@@ -5,7 +5,7 @@
 
 ERR_CODE=0
 
-# The data of each request is lent to a NOP
+# The data of each request is lent to a NOP, or of each large one
 _null_test() {
 	local dev_id
 
@@ -27,7 +27,8 @@ _prep_test "null" "fused commands"
 _test_modes _null_test --fused "--fused -d 1" "--fused --batch" \
 	    "--fused --per_io_tasks --nthreads 3" \
 	    "--fused --no_ublk_fixed_fd" --fused_commit \
-	    "--fused_commit --per_io_tasks --nthreads 3"
+	    "--fused_commit --per_io_tasks --nthreads 3" \
+	    "--fused --fused_copy 65536" "--fused_commit --fused_copy 65536"
 
 _cleanup_test
 _show_result "$TID" $ERR_CODE

@@ -20,17 +20,6 @@ _loop_test() {
 	_ublk_del_dev "${dev_id}"
 }
 
-_null_test() {
-	local dev_id
-
-	dev_id=$(_add_ublk_dev -t null "$@")
-	_check_add_dev "$TID" $?
-
-	fio --name=job1 --filename=/dev/ublkb"${dev_id}" --ioengine=libaio --direct=1 \
-		--rw=readwrite --bsrange=4k-1m --iodepth=32 --size=64M > /dev/null || return
-	_ublk_del_dev "${dev_id}"
-}
-
 if ! _have_program fio; then
 	exit "$UBLK_SKIP_CODE"
 fi
@@ -41,8 +30,6 @@ _prep_test "loop" "fused commands for large requests, copies of small ones"
 _test_modes _loop_test "--fused --fused_copy 8192" \
 	    "--fused_commit --fused_copy 8192" \
 	    "--fused_commit --fused_copy 65536 --per_io_tasks --nthreads 3"
-_test_modes _null_test "--fused --fused_copy 65536" \
-	    "--fused_commit --fused_copy 65536"
 
 _cleanup_test
 _show_result "$TID" $ERR_CODE
