@@ -50,8 +50,8 @@ UBLK = f"lab/guest/ublk-demo {RECORDS}"
 UBLK_BENCH = "lab/guest/ublk-bench loop"
 
 
-def build():
-    lab.build(MACHINE)
+def build_programs():
+    """All that the demo runs, but for the kernel. The tests build it as well."""
     lab.build_liburing()
     tree = lab.BUILD / "liburing"
     lab.step("BUILD", "examples", ["make", "-C", str(tree / "examples"), "imm-notify",
@@ -67,6 +67,11 @@ def build():
         cmd = ["gcc", "-O2", "-Wall", "-static", str(source), *words,
                "-o", str(lab.BUILD / "user" / f"demo-{name}")]
         lab.step("BUILD", f"demo-{name}", cmd, lab.LOG / f"build-demo-{name}.log")
+
+
+def build():
+    lab.build(MACHINE)
+    build_programs()
 
 
 def show():

@@ -34,6 +34,7 @@ import shlex
 import time
 from pathlib import Path
 
+import demo
 import machine as lab
 
 LISTS = lab.ROOT / "lab" / "tests.d"
@@ -439,6 +440,9 @@ def main():
         raise lab.Failed(f"no test matches {options.pattern or 'at all'}")
     if not options.no_build:
         build_for(entries)
+        # nobody else would notice that they don't compile any more
+        if not options.pattern:
+            demo.build_programs()
     results = Results()
     run_all(entries, results)
     if options.selftest:

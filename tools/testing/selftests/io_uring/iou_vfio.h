@@ -148,6 +148,13 @@ static inline int vfio_open_group(struct vfio_bar *b, const char *bdf)
 	return b->device < 0 ? -errno : 0;
 }
 
+/* As step_failed() of iou_test.h, which users of this may not have */
+static inline int vfio_failed(const char *step, int err)
+{
+	fprintf(stderr, "# %s: %s\n", step, strerror(-err));
+	return err;
+}
+
 /* Whether the device answers to accesses to its BARs, and makes some itself */
 static inline int vfio_bar_enable(struct vfio_bar *b, bool on)
 {
@@ -160,13 +167,13 @@ static inline int vfio_bar_enable(struct vfio_bar *b, bool on)
 		return -errno;
 	if (pread(b->device, &cmd, sizeof(cmd), config.offset + PCI_COMMAND) !=
 	    sizeof(cmd))
-		return step_failed("read PCI_COMMAND", -EIO);
+		return vfio_failed("read PCI_COMMAND", -EIO);
 	cmd &= ~(PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
 	if (on)
 		cmd |= PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
 	if (pwrite(b->device, &cmd, sizeof(cmd), config.offset + PCI_COMMAND) !=
 	    sizeof(cmd))
-		return step_failed("write PCI_COMMAND", -EIO);
+		return vfio_failed("write PCI_COMMAND", -EIO);
 	return 0;
 }
 
