@@ -16,7 +16,7 @@ help:
 
 #: Try it
 #:   demo        set up, build, boot, and show the patched kernel at work
-#:   test        run the tests; T='io_uring.memcpy*' selects some
+#:   test        run the tests; T='io_uring.memcpy*' selects some, LOAD=6 computes beside
 #:   test-all    these, and what takes hours: long random tests, all machines; T= as well
 #:   run         CMD='ls -l' [MACHINE=um|qemu|qemu-debug|…]: run it inside
 #:   shell       [MACHINE=…]: look around inside
@@ -26,7 +26,7 @@ demo: deps-test tree
 	@$(PYTHON) lab/demo.py
 
 test: deps-test tree
-	@$(PYTHON) lab/test.py '$(T)'
+	@$(PYTHON) lab/test.py $(if $(LOAD),--load $(LOAD)) '$(T)'
 
 test-all: deps-test tree
 	@$(PYTHON) lab/test.py --all '$(T)'
