@@ -565,13 +565,8 @@ STUCK(unprivileged, 0, 0, UBLK_F_UNPRIVILEGED_DEV);
 
 FIXTURE_SETUP(stuck)
 {
-	struct ring r;
-
-	if (!SETUP_RING(&r, 8, 0, IORING_OP_FUSED_CMD))
-		return;
-	ring_exit(&r);
-	if (access("/dev/ublk-control", F_OK))
-		SKIP(return, "no /dev/ublk-control");
+	if (!ublk_have_fused())
+		SKIP(return, "no ublk, or no IORING_OP_FUSED_CMD");
 }
 
 FIXTURE_TEARDOWN(stuck)
@@ -863,13 +858,9 @@ TEST(committed_and_lent)
 		IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER,
 	};
 	unsigned int i;
-	struct ring r;
 
-	if (!SETUP_RING(&r, 8, 0, IORING_OP_FUSED_CMD))
-		return;
-	ring_exit(&r);
-	if (access("/dev/ublk-control", F_OK))
-		SKIP(return, "no /dev/ublk-control");
+	if (!ublk_have_fused())
+		SKIP(return, "no ublk, or no IORING_OP_FUSED_CMD");
 	for (i = 0; i < 2 * ARRAY_SIZE(setups); i++)
 		server_leaves(_metadata, setups[i / 2], i % 2);
 }

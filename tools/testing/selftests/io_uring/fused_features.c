@@ -126,21 +126,6 @@ static bool has_meta(struct server *s)
 	return s->dev.flags & UBLK_F_INTEGRITY;
 }
 
-/* Memory of the client that the server has as well */
-static int share_memory(struct ublk_dev *d)
-{
-	struct ublk_shmem_buf_reg reg = { .len = REQ_SIZE };
-	int fd = syscall(__NR_memfd_create, "shared", MFD_CLOEXEC);
-
-	if (fd < 0 || ftruncate(fd, REQ_SIZE) ||
-	    mmap(d->data, REQ_SIZE, PROT_READ | PROT_WRITE,
-		 MAP_SHARED | MAP_FIXED | MAP_POPULATE, fd, 0) != d->data)
-		return -errno;
-	close(fd);
-	reg.addr = u64_ptr(d->data);
-	return ublk_dev_ctrl(d, UBLK_U_CMD_REG_BUF, &reg, sizeof(reg), 0);
-}
-
 static int server_start(struct server *s, const struct feature *f)
 {
 	const struct ublk_params meta = {
@@ -172,7 +157,7 @@ static int server_start(struct server *s, const struct feature *f)
 		return -EIO;
 	ret = ublk_dev_go(d);
 	if (!ret && (d->flags & UBLK_F_SHMEM_ZC))
-		ret = share_memory(d);
+		ret = ublk_share_memory(d);
 	return ret;
 }
 
@@ -325,23 +310,11 @@ static void with_feature(struct __test_metadata *_metadata, struct server *s,
 	write_and_read(_metadata, s, f, submit_commit, SEED + 2);
 }
 
-static bool have_fused(void)
-{
-	struct ring r;
-	bool ret;
-
-	if (access("/dev/ublk-control", F_OK) || ring_init(&r, 8, 0))
-		return false;
-	ret = ring_has_op(&r, IORING_OP_FUSED_CMD);
-	ring_exit(&r);
-	return ret;
-}
-
 TEST(along)
 {
 	unsigned int i;
 
-	if (!have_fused())
+	if (!ublk_have_fused())
 		SKIP(return, "no ublk, or no IORING_OP_FUSED_CMD");
 	for (i = 0; i < ARRAY_SIZE(features); i++) {
 		struct server s = { .file = -1 };
@@ -389,7 +362,7 @@ FIXTURE_SETUP(recovery)
 
 	s->file = -1;
 	self->pipe[0] = -1;
-	if (!have_fused())
+	if (!ublk_have_fused())
 		SKIP(return, "no ublk, or no IORING_OP_FUSED_CMD");
 	ASSERT_EQ(0, pipe(self->pipe));
 	s->file = syscall(__NR_memfd_create, "ublk", MFD_CLOEXEC);

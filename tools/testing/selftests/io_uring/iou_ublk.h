@@ -7,6 +7,7 @@
 
 #include <linux/ublk_cmd.h>
 #include <pthread.h>
+#include <sys/syscall.h>
 
 #include "iou_test.h"
 
@@ -140,6 +141,18 @@ static inline int ublk_dev_add(struct ublk_dev *d, __u64 flags)
 	return 0;
 }
 
+static inline bool ublk_have_fused(void)
+{
+	struct ring r;
+	bool ret;
+
+	if (access("/dev/ublk-control", F_OK) || ring_init(&r, 8, 0))
+		return false;
+	ret = ring_has_op(&r, IORING_OP_FUSED_CMD);
+	ring_exit(&r);
+	return ret;
+}
+
 /* All that a server does before it fetches. @more are parameters, or NULL. */
 static inline int ublk_dev_prep(struct ublk_dev *d,
 				const struct ublk_params *more)
@@ -172,6 +185,21 @@ static inline int ublk_dev_prep(struct ublk_dev *d,
 		return -errno;
 	d->iod = p;
 	return 0;
+}
+
+/* Memory of the client that the server has as well */
+static inline int ublk_share_memory(struct ublk_dev *d)
+{
+	struct ublk_shmem_buf_reg reg = { .len = REQ_SIZE };
+	int fd = syscall(__NR_memfd_create, "shared", MFD_CLOEXEC);
+
+	if (fd < 0 || ftruncate(fd, REQ_SIZE) ||
+	    mmap(d->data, REQ_SIZE, PROT_READ | PROT_WRITE,
+		 MAP_SHARED | MAP_FIXED | MAP_POPULATE, fd, 0) != d->data)
+		return -errno;
+	close(fd);
+	reg.addr = u64_ptr(d->data);
+	return ublk_dev_ctrl(d, UBLK_U_CMD_REG_BUF, &reg, sizeof(reg), 0);
 }
 
 /* And after that */
