@@ -719,7 +719,7 @@ static void *toggle_thread(void *arg)
 }
 
 /* A request fails, or it does what it shall */
-TEST_F_TIMEOUT(reg, o_direct_toggled, 60)
+TEST_F(reg, o_direct_toggled)
 {
 	__u64 end = now_ms() + run_ms(1000);
 	unsigned int ops = 0, failed = 0;
@@ -1067,7 +1067,7 @@ static void *dirty_thread(void *arg)
  * If the page cache has the same part of the drive, and it can't be dropped, then
  * other writes go by the page cache. These fail.
  */
-TEST_F_TIMEOUT(reg, page_cache, 60)
+TEST_F(reg, page_cache)
 {
 	__u64 end = now_ms() + run_ms(500);
 	unsigned int ops = 0, failed = 0;

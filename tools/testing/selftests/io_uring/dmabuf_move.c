@@ -172,7 +172,7 @@ TEST_F(move, fail_map)
 }
 
 /* No move has to wait for the ring's owner, which is the one who asks for it */
-TEST_F_TIMEOUT(move, by_owner, 60)
+TEST_F(move, by_owner)
 {
 	struct env *e = &self->e;
 	unsigned int i, round, nr = 64, len = 4096;
@@ -399,7 +399,7 @@ TEST_F_TIMEOUT(move, progress_scheduler, LONG_TIMEOUT)
 }
 
 /* What is past the end of the drive needn't be whole blocks, moved or not */
-TEST_F_TIMEOUT(move, end_of_drive, 60)
+TEST_F(move, end_of_drive)
 {
 	struct env *e = &self->e;
 	struct span s = { .off = 4096, .len = 1024,
@@ -576,7 +576,7 @@ static int stopped_owner(struct env *e, unsigned int setup)
 }
 
 /* The owner of the requests is stopped, the memory moves all the same */
-TEST_F_TIMEOUT(move, stopped_owner, 60)
+TEST_F(move, stopped_owner)
 {
 	struct env *e = &self->e;
 	int status, us, i;
@@ -627,7 +627,7 @@ static int waiting_owner(struct env *e, unsigned int setup)
 }
 
 /* Signals interrupt the exporter, but no request gets to see that */
-TEST_F_TIMEOUT(move, signals, 60)
+TEST_F(move, signals)
 {
 	struct env *e = &self->e;
 	int status, i;
@@ -654,7 +654,7 @@ TEST_F_TIMEOUT(move, signals, 60)
 }
 
 /* One that waits for the memory dies */
-TEST_F_TIMEOUT(move, sigkill_waiting, 60)
+TEST_F(move, sigkill_waiting)
 {
 	struct env *e = &self->e;
 	int status;
@@ -776,7 +776,7 @@ static void *registrar_thread(void *arg)
  * workers, and so has each registration. Nobody else waits: what needs the
  * dma-buf's lock gets it.
  */
-TEST_F_TIMEOUT(fence, deadline, 60)
+TEST_F(fence, deadline)
 {
 	struct env *e = &self->e;
 	struct pollfd pfd = { .fd = e->buf.fd, .events = POLLIN };
@@ -834,7 +834,7 @@ static void *move_again(void *arg)
 }
 
 /* They aren't 10 seconds for each place where the memory isn't */
-TEST_F_TIMEOUT(fence, moved_again, 60)
+TEST_F(fence, moved_again)
 {
 	struct env *e = &self->e;
 	unsigned int i, nr = 4;
@@ -859,7 +859,7 @@ TEST_F_TIMEOUT(fence, moved_again, 60)
 }
 
 /* It arrives while they wait, or has moved on */
-TEST_F_TIMEOUT(fence, arrives, 60)
+TEST_F(fence, arrives)
 {
 	struct env *e = &self->e;
 	unsigned int i, round, nr = 24;
@@ -882,7 +882,7 @@ TEST_F_TIMEOUT(fence, arrives, 60)
 	EXPECT_EQ(0, dbuf_lost(&e->buf));
 }
 
-TEST_F_TIMEOUT(fence, cancel, 60)
+TEST_F(fence, cancel)
 {
 	struct env *e = &self->e;
 	struct ring *r = &e->ring;
@@ -928,7 +928,7 @@ TEST_F_TIMEOUT(fence, cancel, 60)
 	EXPECT_EQ(4096, rw(e, true, 0, 4096, BASE));
 }
 
-TEST_F_TIMEOUT(fence, link_timeout, 60)
+TEST_F(fence, link_timeout)
 {
 	struct __kernel_timespec ts = { .tv_nsec = 200 * 1000 * 1000 };
 	struct env *e = &self->e;
@@ -966,7 +966,7 @@ TEST_F_TIMEOUT(fence, link_timeout, 60)
 }
 
 /* The ring is closed, and lets go of the memory long before that is there */
-TEST_F_TIMEOUT(fence, close_ring, 60)
+TEST_F(fence, close_ring)
 {
 	struct env *e = &self->e;
 	unsigned int nr = 24;
@@ -980,7 +980,7 @@ TEST_F_TIMEOUT(fence, close_ring, 60)
 }
 
 /* The task dies, it is all the same */
-TEST_F_TIMEOUT(fence, sigkill, 60)
+TEST_F(fence, sigkill)
 {
 	struct env *e = &self->e;
 	int status;

@@ -1130,7 +1130,7 @@ static int act_reset_paths(const struct nvme *n)
 	return act_reset(n + (turn++ & 1));
 }
 
-TEST_F_TIMEOUT(paths, attached, 60)
+TEST_F(paths, attached)
 {
 	struct env *e = &self->e;
 	struct span s = { .off = 3 * 512, .len = LEN, .pos = BASE };
@@ -1336,7 +1336,7 @@ static int act_power_off(const struct nvme *n)
 	return ret;
 }
 
-TEST_F_TIMEOUT(slot, power_off, 60)
+TEST_F(slot, power_off)
 {
 	struct env *e = &self->e;
 	struct mover m;
