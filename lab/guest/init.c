@@ -40,7 +40,7 @@
 
 #define BUF_SIZE	8192
 /* a killed process that is still there after this many seconds is stuck in the kernel */
-#define REAP_SECONDS	10
+#define REAP_SECONDS	60
 /* kmemleak ignores objects younger than 5 s */
 #define LEAK_AGE	6
 
