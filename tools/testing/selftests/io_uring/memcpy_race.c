@@ -183,7 +183,7 @@ TEST_F_TIMEOUT(race, mappings, LONG_TIMEOUT)
 	ASSERT_EQ(0, arena_init(&a, 8 * 256 * 1024, false));
 	memset(a.mem, POISON, a.len);
 	ASSERT_EQ(0, pthread_create(&thread, NULL, mapper_thread, &m));
-	while (now_ms() < end) {
+	while (!ops || now_ms() < end) {
 		for (i = 0; i < ARRAY_SIZE(op); i++) {
 			unsigned char *mine = a.mem + i * 256 * 1024;
 
@@ -285,7 +285,7 @@ TEST_F_TIMEOUT(race, fork, LONG_TIMEOUT)
 	f.mem = dst.mem;
 	f.len = dst.len;
 	ASSERT_EQ(0, pthread_create(&thread, NULL, fork_thread, &f));
-	while (now_ms() < end) {
+	while (!__atomic_load_n(&f.forks, __ATOMIC_RELAXED) || now_ms() < end) {
 		flags = i++ % 4;
 		sqe = ring_memcpy(&r, dst.mem + 77, src.mem + i % 999, len);
 		sqe->memcpy_flags = flags;
@@ -343,7 +343,7 @@ TEST_F_TIMEOUT(race, exec_and_exit, LONG_TIMEOUT)
 	int status;
 	pid_t pid;
 
-	while (now_ms() < end) {
+	while (!rounds || now_ms() < end) {
 		unsigned int how = rnd_max(&rn, 2), us = rnd_max(&rn, 2000);
 
 		pid = fork();
@@ -396,7 +396,7 @@ TEST_F_TIMEOUT(race, ring_close, LONG_TIMEOUT)
 	struct ring r;
 	bool blocked;
 
-	while (now_ms() < end) {
+	while (!rounds || now_ms() < end) {
 		mem = mmap(NULL, len, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		ASSERT_NE(MAP_FAILED, mem);
@@ -656,7 +656,7 @@ TEST_F_TIMEOUT(race, cq_overflow, LONG_TIMEOUT)
 	ASSERT_EQ(0, arena_init(&src, 128 * 1024, false));
 	ASSERT_EQ(0, arena_init(&dst, 128 * 1024, false));
 	fill_pattern(src.mem, src.len, SEED);
-	while (now_ms() < end) {
+	while (!rounds || now_ms() < end) {
 		for (i = 0; i < 64; i += 8) {
 			for (j = i; j < i + 8; j++) {
 				if (j & 1)
@@ -963,7 +963,7 @@ TEST_F_TIMEOUT(race, fuzz, LONG_TIMEOUT)
 		memcpy(m.area[i].view, m.want[i], FUZZ_LEN);
 	}
 	ASSERT_EQ(0, fuzz_ring(&r, &m, variant->type.setup));
-	while (now_ms() < end) {
+	while (!good || now_ms() < end) {
 		for (i = 0; i < 16; i++) {
 			struct io_uring_sqe copy, *sqe;
 			bool imm = one_in(&rn, 2);
@@ -1062,7 +1062,7 @@ TEST(sigkill)
 	if (ring_init(&r, 8, 0) || !ring_has_op(&r, IORING_OP_MEMCPY))
 		SKIP(return, "kernel has no IORING_OP_MEMCPY");
 	ring_exit(&r);
-	while (now_ms() < end) {
+	while (!rounds || now_ms() < end) {
 		unsigned int type = rnd_max(&rn, ARRAY_SIZE(setups) - 1);
 		unsigned int async = one_in(&rn, 3) ? IOSQE_ASYNC : 0;
 
