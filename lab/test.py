@@ -285,12 +285,18 @@ class Reader:
                          detail, self.path)
 
 
+def share():
+    """How many processes there are for each CPU of the host, so that nothing but a hang is late."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def run_entry(guest, entry, results, folder):
     """Returns whether the machine can go on.
 
     It cannot after a kernel report: lockdep, for one, is off from then on.
     """
     log = folder / (entry["name"] + ".log")
+    entry = dict(entry, timeout=round(entry["timeout"] * share()))
     reader = Reader(entry, results, log)
     command, where = command_of(entry)
     begin = time.monotonic()

@@ -37,12 +37,12 @@
 #endif
 
 /* A lost completion is noticed after this long; a slow emulator needs much */
-#define WAIT_MS			15000
+#define WAIT_MS			60000
 /* The harness' bound: nothing but a hang may reach it, on a busy host as well */
 #undef TEST_TIMEOUT_DEFAULT
-#define TEST_TIMEOUT_DEFAULT	120
+#define TEST_TIMEOUT_DEFAULT	300
 /* That of tests that move much memory or run against the clock */
-#define LONG_TIMEOUT		240
+#define LONG_TIMEOUT		900
 #define RING_ENTRIES		128
 #define POISON			0xa5
 #define GUARD			64

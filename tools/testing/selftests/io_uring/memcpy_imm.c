@@ -916,7 +916,9 @@ TEST_F_TIMEOUT(imm, litmus_other_process, LONG_TIMEOUT)
 		}
 		_exit(0);
 	}
-	while (now_ms() < end) {
+	/* on a busy host the other one may not have run by then */
+	while (now_ms() < end ||
+	       !__atomic_load_n(&l->rounds, __ATOMIC_RELAXED)) {
 		i++;
 		sqe = ring_imm(r, &l->data, i, 4);
 		sqe->flags = self->flags | IOSQE_IO_LINK;
@@ -973,7 +975,8 @@ TEST_F_TIMEOUT(imm, litmus_cqe, LONG_TIMEOUT)
 
 	*w.flag = 0;
 	ASSERT_EQ(0, pthread_create(&thread, NULL, cq_watch_thread, &w));
-	while (now_ms() < end) {
+	while (now_ms() < end ||
+	       !__atomic_load_n(&w.rounds, __ATOMIC_RELAXED)) {
 		i++;
 		sqe = ring_sqe(r, IORING_OP_NOP);
 		sqe->flags = self->flags | IOSQE_IO_LINK;
