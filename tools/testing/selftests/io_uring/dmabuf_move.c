@@ -185,7 +185,7 @@ TEST_F(move, by_owner)
 		ASSERT_EQ(nr, ring_submit(&e->ring));
 		us = dbuf_move(&e->buf);
 		ASSERT_LE(0, us);
-		EXPECT_GT(MOVE_US, us);
+		EXPECT_GT(BUSY_MOVE_US, us);
 		ASSERT_EQ(0, ring_collect(&e->ring, res, nr));
 		for (i = 0; i < nr; i++)
 			ASSERT_EQ(len, res[i]);
@@ -596,7 +596,7 @@ TEST_F(move, stopped_owner)
 	for (i = 0; i < 3; i++) {
 		us = dbuf_move(&e->buf);
 		EXPECT_LE(0, us);
-		EXPECT_GT(MOVE_US, us);
+		EXPECT_GT(BUSY_MOVE_US, us);
 	}
 	kill(pid, SIGCONT);
 	ASSERT_TRUE(reap(pid, &status));
